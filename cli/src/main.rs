@@ -1,0 +1,2 @@
+//! The duet command.
+fn main() {}

@@ -1,0 +1,4 @@
+//! Duet's virtual file system.
+pub mod inode;
+pub mod types;
+pub mod walk;
