@@ -1,1 +1,106 @@
-//! Placeholder.
+//! The engine contract, and the engines that keep it.
+//!
+//! An *engine* brings the system calls of guest threads to the supervisor and carries answers back.
+//! It knows nothing of what a call means; that is for `duet-syscalls`.
+//!
+//! # The contract
+//!
+//! - [`Engine::next`] blocks until a guest thread makes a call that the engine was told to intercept,
+//!   and yields it as a [`Call`]. Several workers may wait at once; each call is yielded once.
+//! - The thread stays stopped in that call until exactly one of [`Engine::answer`],
+//!   [`Engine::answer_with_descriptor`] or [`Engine::run_instead`] is called for it, or it dies.
+//!   A thread that died meanwhile makes those return `ESRCH`; that is no fault of the supervisor.
+//! - While stopped, only fatal signals end the wait: a call that was yielded is never made a second
+//!   time because a signal came.
+//! - [`Engine::is_live`] says whether the caller still waits. Memory read by thread id is only to be
+//!   trusted if it is asked *after* the read.
+//! - [`Answer::Run`] lets the kernel perform the original call with its original registers. It must not
+//!   be used where the meaning of the call hangs on guest memory that another thread can change.
+//! - Descriptors are injected into the caller's own table with [`Engine::inject`].
+//!
+//! # Lock order
+//!
+//! This crate holds no lock while it waits or calls out.
+
+pub mod mem;
+pub mod notify;
+pub mod seccomp;
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+pub use nix::errno::Errno;
+
+/// What every operation of this crate returns.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// A thread, by its id in the supervisor's pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tid(pub i32);
+
+/// `AUDIT_ARCH_X86_64`: the only architecture whose calls are translated.
+pub const ARCH_X86_64: u32 = 0xc000_003e;
+
+/// One intercepted system call. Every field but `id` and `tid` is chosen by the guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The engine's name for it.
+    pub id: u64,
+    /// The calling thread.
+    pub tid: Tid,
+    /// `AUDIT_ARCH_*` of the entry that was used.
+    pub arch: u32,
+    /// System call number.
+    pub nr: u32,
+    /// The argument registers.
+    pub args: [u64; 6],
+    /// Address behind the `syscall` instruction.
+    pub ip: u64,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It returns this value.
+    Value(i64),
+    /// It fails.
+    Error(Errno),
+    /// The kernel runs it as it stands.
+    Run,
+}
+
+/// Registers of the call that a thread is made to perform in place of the one it made.
+#[derive(Clone, Copy, Debug)]
+pub struct Replacement {
+    /// System call number.
+    pub nr: u32,
+    /// The argument registers.
+    pub args: [u64; 6],
+}
+
+/// Brings system calls to the supervisor, and answers back; see the crate's documentation.
+pub trait Engine: Send + Sync {
+    /// Waits for the next call. `None` when no guest is left.
+    fn next(&self) -> Result<Option<Call>>;
+
+    /// Ends the call.
+    fn answer(&self, call: &Call, answer: Answer) -> Result<()>;
+
+    /// Gives the caller a copy of `fd`, at the number `at` or the lowest free one, and returns the
+    /// number. The call goes on waiting for its answer. `EMFILE` if its table is full.
+    fn inject(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        at: Option<RawFd>,
+        cloexec: bool,
+    ) -> Result<RawFd>;
+
+    /// Gives the caller a copy of `fd` and ends the call with its number, in one step.
+    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()>;
+
+    /// Makes the caller perform another call instead; its result is the original call's result.
+    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()>;
+
+    /// Whether the caller still waits for its answer.
+    fn is_live(&self, call: &Call) -> bool;
+}

@@ -1,0 +1,154 @@
+//! The default engine: seccomp user notification.
+//!
+//! # Current limits
+//!
+//! - [`Engine::run_instead`] attaches with ptrace for a moment, so it fails with `EPERM` for a thread
+//!   that another process traces.
+//! - Before Linux 6.6 there is no synchronous wake-up; each call then costs several times more.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+
+use crate::notify::{self, AddFd, Response};
+use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
+
+/// The listener of one sandbox's filter.
+pub struct Seccomp {
+    listener: OwnedFd,
+}
+
+impl Seccomp {
+    /// Takes over the listener that [`notify::install`] returned in the guest.
+    pub fn new(listener: OwnedFd) -> Seccomp {
+        if !notify::set_sync_wake_up(listener.as_fd()) {
+            log::info!("no synchronous wake-up (Linux 6.6): intercepted calls will be slower");
+        }
+        Seccomp { listener }
+    }
+}
+
+fn gone(e: Errno) -> Errno {
+    // ENOENT: the notification is not there any more, so its thread is not either.
+    if e == Errno::ENOENT { Errno::ESRCH } else { e }
+}
+
+impl Engine for Seccomp {
+    fn next(&self) -> Result<Option<Call>> {
+        loop {
+            match notify::receive(self.listener.as_fd()) {
+                Ok(n) => {
+                    return Ok(Some(Call {
+                        id: n.id,
+                        tid: Tid(n.pid as i32),
+                        arch: n.arch,
+                        nr: n.nr as u32,
+                        args: n.args,
+                        ip: n.ip,
+                    }));
+                }
+                // ENOENT: the caller died before it could be handed over, or no guest is left.
+                Err(Errno::ENOENT) if self.hung_up() => return Ok(None),
+                Err(Errno::EINTR | Errno::ENOENT) => continue,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn answer(&self, call: &Call, answer: Answer) -> Result<()> {
+        let mut r = Response { id: call.id, ..Response::default() };
+        match answer {
+            Answer::Value(v) => r.val = v,
+            Answer::Error(e) => r.error = -(e as i32),
+            Answer::Run => r.flags = notify::RESP_CONTINUE,
+        }
+        notify::send(self.listener.as_fd(), r).map_err(gone)
+    }
+
+    fn inject(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        at: Option<RawFd>,
+        cloexec: bool,
+    ) -> Result<RawFd> {
+        let request = AddFd {
+            id: call.id,
+            flags: if at.is_some() { notify::ADDFD_SETFD } else { 0 },
+            srcfd: fd.as_raw_fd() as u32,
+            newfd: at.unwrap_or(0) as u32,
+            newfd_flags: cloexec_flag(cloexec),
+        };
+        notify::add_fd(self.listener.as_fd(), request).map_err(gone)
+    }
+
+    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()> {
+        let request = AddFd {
+            id: call.id,
+            flags: notify::ADDFD_SEND,
+            srcfd: fd.as_raw_fd() as u32,
+            newfd: 0,
+            newfd_flags: cloexec_flag(cloexec),
+        };
+        notify::add_fd(self.listener.as_fd(), request).map(drop).map_err(gone)
+    }
+
+    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
+        let pid = Pid::from_raw(call.tid.0);
+        ptrace::seize(pid, ptrace::Options::empty())?;
+        let stopped = ptrace::interrupt(pid)
+            .and_then(|()| self.answer(call, Answer::Value(0)))
+            .and_then(|()| wait_for_stop(pid));
+        let redirected = stopped.and_then(|()| redirect(pid, replacement));
+        // A thread that died has been detached by its death.
+        let detached = ptrace::detach(pid, None);
+        redirected.and(detached)
+    }
+
+    fn is_live(&self, call: &Call) -> bool {
+        notify::id_valid(self.listener.as_fd(), call.id)
+    }
+}
+
+impl Seccomp {
+    /// Whether every thread under the filter is gone.
+    fn hung_up(&self) -> bool {
+        let mut p = libc::pollfd { fd: self.listener.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: one pollfd, and the count says so.
+        unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLHUP != 0 }
+    }
+}
+
+fn cloexec_flag(cloexec: bool) -> u32 {
+    if cloexec { libc::O_CLOEXEC as u32 } else { 0 }
+}
+
+/// Waits for the stop that `PTRACE_INTERRUPT` asked for. `ESRCH` if the thread died instead.
+fn wait_for_stop(pid: Pid) -> Result<()> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is ours. Only this thread's tracees are waited for.
+        let n = unsafe { libc::waitpid(pid.as_raw(), &mut status, libc::__WALL | libc::__WNOTHREAD) };
+        match Errno::result(n) {
+            Ok(_) if libc::WIFSTOPPED(status) => return Ok(()),
+            Ok(_) => return Err(Errno::ESRCH),
+            Err(Errno::EINTR) => continue,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Length of the `syscall` instruction.
+const SYSCALL_LEN: u64 = 2;
+
+fn redirect(pid: Pid, replacement: Replacement) -> Result<()> {
+    let mut regs = ptrace::getregs(pid)?;
+    let [a0, a1, a2, a3, a4, a5] = replacement.args;
+    regs.rip = regs.rip.wrapping_sub(SYSCALL_LEN);
+    regs.rax = u64::from(replacement.nr);
+    // Not in a system call any more: nothing for the kernel to restart.
+    regs.orig_rax = u64::MAX;
+    (regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9) = (a0, a1, a2, a3, a4, a5);
+    ptrace::setregs(pid, regs)
+}
