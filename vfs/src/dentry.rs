@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::inode::{DentryPolicy, FileSystem, Inode};
+use crate::inode::{BackingId, DentryPolicy, FileSystem, Inode};
 use crate::types::*;
 
 /// Longest component of a path in bytes.
@@ -47,6 +47,8 @@ pub struct Dentry {
     mounted: AtomicU32,
     state: AtomicU8,
     used: AtomicBool,
+    /// The host file last opened under this name.
+    opened: Mutex<Option<BackingId>>,
 }
 
 /// Proof that a directory's `Dentry::lock` is held.
@@ -70,6 +72,7 @@ impl Dentry {
             mounted: AtomicU32::new(0),
             state: AtomicU8::new(0),
             used: AtomicBool::new(true),
+            opened: Mutex::new(None),
         })
     }
 
@@ -170,6 +173,14 @@ impl Dentry {
             at = dentry.parent();
         }
         false
+    }
+
+    pub(crate) fn set_opened(&self, id: BackingId) {
+        *self.opened.lock() = Some(id);
+    }
+
+    pub(crate) fn opened(&self) -> Option<BackingId> {
+        *self.opened.lock()
     }
 
     fn touch(&self) {
@@ -346,6 +357,11 @@ impl Super {
         }
         self.cache
             .admit(Cached::Negative(Arc::downgrade(guard.dir), name));
+    }
+
+    /// Drops what is cached of a name whose inode has just been given to it.
+    pub(crate) fn forget_name(&self, guard: &DirGuard<'_>, name: &[u8]) {
+        guard.dir.children.write().remove(name);
     }
 
     /// After an unlink or rmdir of `victim`.

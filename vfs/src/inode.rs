@@ -61,6 +61,10 @@ pub trait Caller {
     fn pid(&self) -> i32;
     /// Thread id inside the sandbox's pid namespace.
     fn tid(&self) -> i32;
+    /// User and group that own what an open makes (a terminal of `/dev/ptmx`). The walk sees to it.
+    fn owner(&self) -> (u32, u32) {
+        (0, 0)
+    }
 }
 
 /// A caller that is no process: used by set-up and tests.

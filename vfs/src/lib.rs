@@ -21,6 +21,8 @@ pub mod dentry;
 mod host_call;
 pub mod inode;
 pub mod mount;
+mod opentable;
+mod ops;
 mod outside;
 pub mod perm;
 pub mod types;
@@ -28,5 +30,6 @@ pub mod walk;
 
 pub use inode::*;
 pub use mount::{MountFlags, MountInfo, Store, Vfs};
+pub use ops::{OpenHow, Opened};
 pub use types::*;
 pub use walk::{Context, Location, Lookup, PathState};

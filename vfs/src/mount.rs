@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bitflags::bitflags;
+use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::{Mutex, RwLock};
 
 use crate::dentry::{Dentry, DentryCache, Super};
-use crate::inode::FileSystem;
+use crate::inode::{BackingId, FileSystem};
+use crate::opentable::{FileTable, StandInTable};
 use crate::outside::NoFs;
 use crate::types::*;
 use crate::walk::Location;
@@ -141,17 +143,22 @@ pub struct Vfs {
     pub(crate) renames: AtomicU64,
     /// The mount of places outside the tree.
     pub(crate) nowhere: Arc<Mount>,
+    pub(crate) files: FileTable,
+    pub(crate) stand_ins: StandInTable,
 }
 
 impl Vfs {
-    /// A name space whose root is `root`.
+    /// A name space whose root is `root`. The caches are sized by `RLIMIT_NOFILE`, since a cached
+    /// node may hold a descriptor: raise it first.
     pub fn new(
         store: Store,
         root: Arc<dyn FileSystem>,
         flags: MountFlags,
         source: &str,
     ) -> Result<Arc<Vfs>> {
-        let cache = DentryCache::new(65536);
+        let (nofile, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let nofile = usize::try_from(nofile).unwrap_or(usize::MAX);
+        let cache = DentryCache::new((nofile / 2).clamp(256, 65536));
         let sb = Super::new(root, cache.clone());
         let mount = Mount::detached(1, sb, flags, source);
         let nowhere = Super::new(Arc::new(NoFs), cache.clone());
@@ -164,6 +171,8 @@ impl Vfs {
             cache,
             renames: AtomicU64::new(0),
             nowhere: Mount::detached(0, nowhere, MountFlags::empty(), "none"),
+            files: FileTable::new((nofile / 4).clamp(128, 65536)),
+            stand_ins: StandInTable::new((nofile / 8).clamp(64, 16384)),
         }))
     }
 
@@ -180,6 +189,12 @@ impl Vfs {
         };
         root.cross_mounts();
         root
+    }
+
+    /// Which place a descriptor of the guest is, by the host inode it leads to; `None` if the VFS has
+    /// not made it, or has forgotten it.
+    pub fn locate(&self, id: BackingId) -> Option<Location> {
+        self.files.get(id).or_else(|| self.stand_ins.get(id))
     }
 
     /// Mounts a file system at a directory (or a one-file system at a file): ENOTDIR if only one of

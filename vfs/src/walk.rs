@@ -8,8 +8,11 @@ use bitflags::bitflags;
 
 use crate::dentry::{Dentry, Super};
 use crate::inode::{Caller, Inode, MagicLink};
-use crate::mount::{Mount, Vfs};
+use crate::mount::Mount;
 use crate::types::*;
+
+pub use crate::mount::Vfs;
+pub use crate::ops::{OpenHow, Opened};
 
 /// Longest path in bytes, its NUL included.
 pub const PATH_MAX: usize = 4096;
@@ -398,11 +401,6 @@ impl<'a> Walk<'a> {
         }
         self.at = target;
         Ok(())
-    }
-
-    /// Whether slashes follow the name that ends at `end`, so that it must be a directory.
-    pub(crate) fn slash_at(&self, end: usize) -> bool {
-        end < self.path.len()
     }
 }
 

@@ -1,0 +1,309 @@
+//! Which node a descriptor of the guest is.
+//!
+//! A regular file's descriptor is one of the host file that holds its contents; directories and
+//! `O_PATH` opens are represented by *stand-ins*, empty directories private to Duet, one per place in
+//! the tree. Both are known by the host inode's identity, which survives dup, fork, exec and passing
+//! over sockets.
+//!
+//! Neither table may name the wrong node when the host reuses an inode number. A file's entry is
+//! replaced whenever the VFS opens a file with that identity, and a guest gets such descriptors in no
+//! other way. A stand-in is forgotten only when the kernel says that its inode is gone.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::OFlag;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use parking_lot::{Mutex, RwLock};
+
+use crate::host_call;
+use crate::inode::BackingId;
+use crate::types::*;
+use crate::walk::Location;
+
+struct Entry {
+    location: Location,
+    used: AtomicBool,
+}
+
+/// Regular files and devices by the host file behind them, bounded by a clock.
+pub(crate) struct FileTable {
+    limit: usize,
+    entries: RwLock<HashMap<BackingId, Entry>>,
+    order: Mutex<Order>,
+}
+
+#[derive(Default)]
+struct Order {
+    clock: VecDeque<BackingId>,
+    /// Files without a name. Their entries pin contents that nothing else may need any more.
+    nameless: VecDeque<BackingId>,
+}
+
+/// Nameless files kept at most, and the most bytes one of them may hold.
+const NAMELESS_MAX: usize = 256;
+const NAMELESS_BYTES: u64 = 1 << 20;
+
+impl FileTable {
+    pub(crate) fn new(limit: usize) -> FileTable {
+        FileTable {
+            limit,
+            entries: RwLock::default(),
+            order: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: BackingId) -> Option<Location> {
+        let entries = self.entries.read();
+        let entry = entries.get(&id)?;
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
+        }
+        Some(entry.location.clone())
+    }
+
+    pub(crate) fn insert(&self, id: BackingId, location: &Location) {
+        let entry = Entry {
+            location: location.clone(),
+            used: AtomicBool::new(true),
+        };
+        let old = self.entries.write().insert(id, entry);
+        let mut dropped = Vec::new();
+        let known = old.is_some();
+        dropped.extend(old);
+        let mut order = self.order.lock();
+        if !known {
+            order.clock.push_back(id);
+        }
+        if location.dentry.is_deleted() && !order.nameless.contains(&id) {
+            order.nameless.push_back(id);
+        }
+        for _ in 0..8 {
+            if order.clock.len() <= self.limit {
+                break;
+            }
+            let Some(oldest) = order.clock.pop_front() else {
+                break;
+            };
+            let mut entries = self.entries.write();
+            match entries.get(&oldest) {
+                Some(e) if e.used.swap(false, Ordering::Relaxed) => order.clock.push_back(oldest),
+                _ => dropped.extend(entries.remove(&oldest)),
+            }
+        }
+        drop(order);
+        drop(dropped);
+        self.sweep();
+    }
+
+    /// Notes that an open file has lost its name.
+    pub(crate) fn unlinked(&self, id: BackingId) {
+        if self.entries.read().contains_key(&id) {
+            let mut order = self.order.lock();
+            if !order.nameless.contains(&id) {
+                order.nameless.push_back(id);
+            }
+            drop(order);
+            self.sweep();
+        }
+    }
+
+    /// Looks at one nameless file, and lets go of it if there are too many of them or it is too big
+    /// to be pinned on the mere suspicion that the guest still has it open.
+    fn sweep(&self) {
+        let (id, many) = {
+            let mut order = self.order.lock();
+            let Some(id) = order.nameless.pop_front() else {
+                return;
+            };
+            (id, order.nameless.len() >= NAMELESS_MAX)
+        };
+        let Some(location) = self.get(id) else {
+            return;
+        };
+        let attr = location.attr();
+        if attr.is_ok_and(|a| a.nlink > 0) {
+            return;
+        }
+        if many || !attr.is_ok_and(|a| a.blocks.saturating_mul(512) <= NAMELESS_BYTES) {
+            let dropped = self.entries.write().remove(&id);
+            drop(dropped);
+        } else {
+            self.order.lock().nameless.push_back(id);
+        }
+    }
+}
+
+struct StandIn {
+    location: Location,
+    serial: u64,
+    used: AtomicBool,
+}
+
+/// The place a stand-in is for, by addresses that its entry keeps alive.
+type Place = (usize, usize);
+
+fn place(location: &Location) -> Place {
+    (
+        Arc::as_ptr(&location.mount) as usize,
+        Arc::as_ptr(&location.dentry) as usize,
+    )
+}
+
+#[derive(Default)]
+struct Inner {
+    serials: HashMap<Place, u64>,
+    by_id: HashMap<BackingId, StandIn>,
+    /// Stand-ins that have a name, in the order the clock visits them.
+    clock: VecDeque<BackingId>,
+    next: u64,
+    /// Tells when the inodes of removed stand-ins are gone.
+    inotify: Option<Inotify>,
+    watches: HashMap<WatchDescriptor, BackingId>,
+}
+
+/// Stand-ins for directories and `O_PATH` opens.
+pub(crate) struct StandInTable {
+    limit: usize,
+    inner: RwLock<Inner>,
+}
+
+impl StandInTable {
+    pub(crate) fn new(limit: usize) -> StandInTable {
+        StandInTable {
+            limit,
+            inner: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: BackingId) -> Option<Location> {
+        let inner = self.inner.read();
+        let entry = inner.by_id.get(&id)?;
+        entry.used.store(true, Ordering::Relaxed);
+        Some(entry.location.clone())
+    }
+
+    /// A new descriptor of the stand-in for `location`. `flags` say `O_PATH` or not.
+    pub(crate) fn open(
+        &self,
+        dirs: BorrowedFd<'_>,
+        location: &Location,
+        flags: i32,
+    ) -> Result<OwnedFd> {
+        let keep = flags & (libc::O_PATH | libc::O_NONBLOCK);
+        let flags = OFlag::from_bits_retain(keep) | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let open =
+            |serial: u64| nix::fcntl::openat(dirs, name(serial).as_str(), flags, Mode::empty());
+        let place = place(location);
+        {
+            let inner = self.inner.read();
+            if let Some(&serial) = inner.serials.get(&place) {
+                return open(serial);
+            }
+        }
+        let mut dropped = Vec::new();
+        let mut guard = self.inner.write();
+        let inner = &mut *guard;
+        if let Some(&serial) = inner.serials.get(&place) {
+            return open(serial);
+        }
+        inner.make_room(self.limit, dirs, &mut dropped)?;
+        let serial = inner.next;
+        inner.next += 1;
+        nix::sys::stat::mkdirat(dirs, name(serial).as_str(), Mode::S_IRWXU)?;
+        let fd = open(serial)?;
+        let id = host_call::backing(&fstat(&fd)?);
+        inner.serials.insert(place, serial);
+        inner.clock.push_back(id);
+        inner.by_id.insert(
+            id,
+            StandIn {
+                location: location.clone(),
+                serial,
+                used: AtomicBool::new(true),
+            },
+        );
+        drop(guard);
+        Ok(fd)
+    }
+}
+
+fn name(serial: u64) -> String {
+    serial.to_string()
+}
+
+impl Inner {
+    /// Removes the names of stand-ins not used lately. ENFILE if the guest holds far too many.
+    fn make_room(
+        &mut self,
+        limit: usize,
+        dirs: BorrowedFd<'_>,
+        dropped: &mut Vec<StandIn>,
+    ) -> Result<()> {
+        for _ in 0..8 {
+            if self.clock.len() < limit {
+                return Ok(());
+            }
+            let Some(id) = self.clock.pop_front() else {
+                return Ok(());
+            };
+            let Some(entry) = self.by_id.get(&id) else {
+                continue;
+            };
+            if entry.used.swap(false, Ordering::Relaxed) {
+                self.clock.push_back(id);
+                continue;
+            }
+            let (place, serial) = (place(&entry.location), entry.serial);
+            if self.retire(dirs, serial, id).is_err() {
+                self.clock.push_back(id);
+                break;
+            }
+            self.serials.remove(&place);
+        }
+        self.reap(dropped);
+        if self.clock.len() >= limit.saturating_mul(2) {
+            return Err(Errno::ENFILE);
+        }
+        Ok(())
+    }
+
+    /// Removes a stand-in's name, watched so that the end of its inode is heard of.
+    fn retire(&mut self, dirs: BorrowedFd<'_>, serial: u64, id: BackingId) -> Result<()> {
+        if self.inotify.is_none() {
+            self.inotify = Some(Inotify::init(
+                InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC,
+            )?);
+        }
+        let Some(inotify) = &self.inotify else {
+            return Err(Errno::EMFILE);
+        };
+        let name = name(serial);
+        let path = format!("{}/{name}", host_call::proc_fd(dirs.as_raw_fd()));
+        let watch = inotify.add_watch(path.as_str(), AddWatchFlags::IN_DELETE_SELF)?;
+        self.watches.insert(watch, id);
+        unlinkat(dirs, name.as_str(), UnlinkatFlags::RemoveDir)
+    }
+
+    /// Forgets the stand-ins whose inodes are gone.
+    fn reap(&mut self, dropped: &mut Vec<StandIn>) {
+        let Some(inotify) = &self.inotify else {
+            return;
+        };
+        while let Ok(events) = inotify.read_events() {
+            for event in events {
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    // Entries whose end was not heard of stay for good: wasteful, never wrong.
+                    log::warn!("lost inotify events of stand-in directories");
+                }
+                if let Some(id) = self.watches.remove(&event.wd) {
+                    dropped.extend(self.by_id.remove(&id));
+                }
+            }
+        }
+    }
+}

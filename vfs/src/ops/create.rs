@@ -1,0 +1,161 @@
+//! mkdir(2), mknod(2), symlink(2), link(2), and bind(2) and connect(2) of Unix sockets.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::inode::Inode;
+use crate::mount::Vfs;
+use crate::perm;
+use crate::types::*;
+use crate::walk::{Context, Last, Location, Lookup, Walk};
+
+/// Most hard links of one file; generous for every host file system but ext4's 65000.
+const LINK_MAX: u32 = 65000;
+
+impl Vfs {
+    /// Makes a new entry at `path` by `make(directory, name)`. `filename_create()` of the kernel.
+    fn make(
+        &self,
+        cx: &Context,
+        base: &Location,
+        path: &[u8],
+        kind: FileType,
+        make: impl FnOnce(&Location, &[u8]) -> Result<Option<Arc<dyn Inode>>>,
+    ) -> Result<()> {
+        let mut walk = Walk::new(self, cx, base, path, Lookup::empty())?;
+        let Last::Name { start, end, slash } = walk.to_last()? else {
+            return Err(Errno::EEXIST);
+        };
+        let dir = &walk.at;
+        let name = walk.name(start, end);
+        // What exists is EEXIST before all else; most often the cache knows.
+        let guard = dir.dentry.lock();
+        if dir.sb().lookup_locked(&guard, name, cx.caller)?.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if slash && kind != FileType::Directory {
+            return Err(Errno::ENOENT);
+        }
+        dir.mount.want_write()?;
+        if dir.dentry.is_dead() {
+            return Err(Errno::ENOENT);
+        }
+        perm::may_create(cx.creds, dir.inode())?;
+        match make(dir, name)? {
+            Some(inode) => drop(dir.sb().insert(&guard, name, inode)),
+            None => dir.sb().forget_name(&guard, name),
+        }
+        Ok(())
+    }
+
+    /// mkdir(2); `mode` is before the umask.
+    pub fn mkdir(&self, cx: &Context, base: &Location, path: &[u8], mode: u32) -> Result<()> {
+        self.make(cx, base, path, FileType::Directory, |dir, name| {
+            let mode = mode & 0o1777 & !cx.umask;
+            let new = perm::new_node(cx.creds, dir.inode(), mode, FileType::Directory)?;
+            dir.inode().mkdir(name, new).map(Some)
+        })
+    }
+
+    /// mknod(2): `mode` holds the type (none means a regular file) and is before the umask. Device
+    /// nodes need `CAP_MKNOD`, except for character device 0:0, a whiteout.
+    pub fn mknod(
+        &self,
+        cx: &Context,
+        base: &Location,
+        path: &[u8],
+        mode: u32,
+        rdev: u64,
+    ) -> Result<()> {
+        let kind = if mode & libc::S_IFMT == 0 {
+            FileType::Regular
+        } else {
+            FileType::from_mode(mode).ok_or(Errno::EINVAL)?
+        };
+        match kind {
+            FileType::Directory => return Err(Errno::EPERM),
+            FileType::Symlink => return Err(Errno::EINVAL),
+            _ => (),
+        }
+        self.make(cx, base, path, kind, |dir, name| {
+            let device = matches!(kind, FileType::CharDevice | FileType::BlockDevice);
+            let whiteout = kind == FileType::CharDevice && rdev == 0;
+            if device && !whiteout && !cx.creds.has(Caps::MKNOD) {
+                return Err(Errno::EPERM);
+            }
+            let mode = mode & 0o7777 & !cx.umask;
+            let new = perm::new_node(cx.creds, dir.inode(), mode, kind)?;
+            if kind == FileType::Regular {
+                dir.inode().create(name, new).map(Some)
+            } else {
+                let rdev = if device { rdev } else { 0 };
+                dir.inode().mknod(name, kind, rdev, new).map(Some)
+            }
+        })
+    }
+
+    /// symlink(2) with the text `target`.
+    pub fn symlink(&self, cx: &Context, target: &[u8], base: &Location, path: &[u8]) -> Result<()> {
+        if target.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if target.len() >= crate::walk::PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.make(cx, base, path, FileType::Symlink, |dir, name| {
+            let new = perm::new_node(cx.creds, dir.inode(), 0o777, FileType::Symlink)?;
+            dir.inode().symlink(name, target, new).map(Some)
+        })
+    }
+
+    /// link(2): gives `src` the further name `path`. A file of `O_TMPFILE` gets its first.
+    pub fn link(&self, cx: &Context, src: &Location, base: &Location, path: &[u8]) -> Result<()> {
+        self.make(cx, base, path, src.kind(), |dir, name| {
+            if !Arc::ptr_eq(&src.mount, &dir.mount) {
+                return Err(Errno::EXDEV);
+            }
+            if src.kind() == FileType::Directory {
+                return Err(Errno::EPERM);
+            }
+            let nlink = src.inode().attr()?.nlink;
+            if nlink == 0 && !src.dentry.is_linkable() {
+                return Err(Errno::ENOENT);
+            }
+            if nlink >= LINK_MAX {
+                return Err(Errno::EMLINK);
+            }
+            dir.inode().link(name, src.inode())?;
+            Ok(None)
+        })
+    }
+
+    /// bind(2) of a Unix socket of the guest: EADDRINUSE if the path exists.
+    pub fn bind_socket(
+        &self,
+        cx: &Context,
+        base: &Location,
+        path: &[u8],
+        sock: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let made = self.make(cx, base, path, FileType::Socket, |dir, name| {
+            let mode = 0o777 & !cx.umask;
+            let new = perm::new_node(cx.creds, dir.inode(), mode, FileType::Socket)?;
+            dir.inode().bind_socket(name, sock, new).map(Some)
+        });
+        made.map_err(|e| match e {
+            Errno::EEXIST => Errno::EADDRINUSE,
+            e => e,
+        })
+    }
+
+    /// The host socket for a connect(2) to `path`: EACCES without write permission, ECONNREFUSED if
+    /// it is no socket.
+    pub fn socket_path(&self, cx: &Context, base: &Location, path: &[u8]) -> Result<OwnedFd> {
+        let loc = self.resolve(cx, base, path, Lookup::FOLLOW)?;
+        perm::check(cx.creds, loc.inode(), perm::WRITE)?;
+        if loc.kind() != FileType::Socket {
+            return Err(Errno::ECONNREFUSED);
+        }
+        loc.inode().host_path()
+    }
+}

@@ -1,0 +1,63 @@
+//! unlink(2), rmdir(2).
+
+use crate::mount::Vfs;
+use crate::perm::{self, Victim};
+use crate::types::*;
+use crate::walk::{Context, Last, Location, Lookup, Walk};
+
+impl Vfs {
+    /// unlink(2): EISDIR for a directory, ENOTDIR for another thing named with a slash behind.
+    pub fn unlink(&self, cx: &Context, base: &Location, path: &[u8]) -> Result<()> {
+        let mut walk = Walk::new(self, cx, base, path, Lookup::empty())?;
+        let Last::Name { start, end, slash } = walk.to_last()? else {
+            return Err(Errno::EISDIR);
+        };
+        let (dir, name) = (&walk.at, walk.name(start, end));
+        let guard = dir.dentry.lock();
+        let victim = dir.sb().lookup_locked(&guard, name, cx.caller)?;
+        let victim = victim.ok_or(Errno::ENOENT)?;
+        if slash {
+            return Err(match victim.kind() {
+                FileType::Directory => Errno::EISDIR,
+                _ => Errno::ENOTDIR,
+            });
+        }
+        dir.mount.want_write()?;
+        perm::may_delete(cx.creds, dir.inode(), victim.inode(), Victim::Other)?;
+        if victim.is_mount_point() {
+            return Err(Errno::EBUSY);
+        }
+        dir.inode().unlink(name)?;
+        dir.sb().removed(&guard, name, &victim);
+        drop(guard);
+        if let Some(id) = victim.opened() {
+            self.files.unlinked(id);
+        }
+        Ok(())
+    }
+
+    /// rmdir(2).
+    pub fn rmdir(&self, cx: &Context, base: &Location, path: &[u8]) -> Result<()> {
+        let mut walk = Walk::new(self, cx, base, path, Lookup::empty())?;
+        let (start, end) = match walk.to_last()? {
+            Last::Name { start, end, .. } => (start, end),
+            Last::DotDot => return Err(Errno::ENOTEMPTY),
+            Last::Here if path.iter().all(|&b| b == b'/') => return Err(Errno::EBUSY),
+            Last::Here => return Err(Errno::EINVAL),
+        };
+        let (dir, name) = (&walk.at, walk.name(start, end));
+        let guard = dir.dentry.lock();
+        let victim = dir.sb().lookup_locked(&guard, name, cx.caller)?;
+        let victim = victim.ok_or(Errno::ENOENT)?;
+        dir.mount.want_write()?;
+        perm::may_delete(cx.creds, dir.inode(), victim.inode(), Victim::Directory)?;
+        let victim_guard = victim.lock();
+        if victim.is_mount_point() {
+            return Err(Errno::EBUSY);
+        }
+        dir.inode().rmdir(name)?;
+        dir.sb().removed(&guard, name, &victim);
+        drop(victim_guard);
+        Ok(())
+    }
+}
