@@ -137,7 +137,7 @@ pub(super) const SAFE_REQUEST: Disposition = When(
     &Native,
 );
 
-/// `prctl`: what concerns capabilities is virtual; where the parts of the image lie is for root.
+/// `prctl`: what concerns capabilities and privileges is virtual; where the parts of the image lie is for root.
 pub(super) const OWN_ATTRIBUTES: Disposition = When(
     Rule::In(0, values![PR_SET_MM]),
     &Refused(Errno::EPERM),
@@ -153,6 +153,8 @@ pub(super) const OWN_ATTRIBUTES: Disposition = When(
                 PR_SET_SECUREBITS,
                 PR_CAP_AMBIENT,
                 PR_SET_PTRACER,
+                PR_SET_NO_NEW_PRIVS,
+                PR_GET_NO_NEW_PRIVS,
             ],
         ),
         &Emulated,
