@@ -1,0 +1,355 @@
+//! `execve` through Duet's own loader.
+//!
+//! 1. The call is notified. The program is resolved and parsed here, so that a bad one fails with the
+//!    errno Linux would give, and a plan of its address space is made.
+//! 2. The thread is made to exec the start-up stub instead, with its own `argv` and `envp`: the kernel
+//!    ends the other threads, closes descriptors, resets signals and makes a new address space.
+//! 3. The stub reports. The initial stack is corrected, the stub is handed the plan, and jumps.
+//!
+//! The stub's descriptor and the cookie that lets its `execveat` through the filter can become known
+//! to the guest, by an `execve` that fails late. They let it start the stub (or any file that it holds
+//! open) itself, under the same filter and in the same namespaces, which gains it nothing.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use duet_intercept::{Replacement, mem};
+use duet_loader::{
+    HEAD_SIZE, Ids, Image, LoadError, MAX_BLOCK, MAX_DEPTH, Plan, ReadAt, Script, StackError, StackFix, encode, records_for, rewrite_stack,
+};
+use duet_loader::stub::{BUFFER_SIZE, STUB_MAGIC};
+use duet_vfs::types::{Caps, Creds, Errno, FileType, Result};
+use duet_vfs::walk::{Context, Location, Lookup};
+use duet_vfs::{MountFlags, NoCaller, Vfs};
+
+use super::stat::{Target, target};
+use crate::kernel::Kernel;
+use crate::process::{PendingExec, Program, State};
+use crate::task::{Reply, Task};
+
+/// What the stub is to do once it reports.
+pub struct Launch {
+    program: OwnedFd,
+    interpreter: Option<OwnedFd>,
+    /// `Err`: the image is one that Linux would find bad past the point of no return.
+    plan: std::result::Result<Plan, LoadError>,
+    execfn: Vec<u8>,
+    argv_prefix: Vec<Vec<u8>>,
+    ids: Ids,
+}
+
+/// Why a program cannot be started, with what a person must know.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// It cannot be found or may not be run.
+    #[error("{}", .0.desc())]
+    Access(Errno),
+    /// It is no program that can be run.
+    #[error(transparent)]
+    Load(LoadError),
+    /// What it names as its interpreter is missing.
+    #[error("needs {}, which is not in its tree", String::from_utf8_lossy(path))]
+    Interpreter {
+        /// The interpreter's path.
+        path: Vec<u8>,
+        /// Why it cannot be used.
+        errno: Errno,
+    },
+}
+
+impl ExecError {
+    /// What `execve` returns.
+    pub fn errno(&self) -> Errno {
+        match self {
+            ExecError::Access(e) => *e,
+            ExecError::Load(e) => e.errno(),
+            ExecError::Interpreter { errno, .. } => *errno,
+        }
+    }
+}
+
+impl From<Errno> for ExecError {
+    fn from(e: Errno) -> ExecError {
+        ExecError::Access(e)
+    }
+}
+
+/// Resolves and parses what is to be run: `path` is what the caller calls it, `location` where it is.
+/// Returns the state after a successful `execve` and what the stub has to do for it.
+pub fn prepare(
+    vfs: &Vfs,
+    cx: &Context<'_>,
+    state: &State,
+    path: &[u8],
+    location: Location,
+) -> std::result::Result<PendingExec, ExecError> {
+    let mut location = location;
+    let mut name = path.to_vec();
+    let mut argv_prefix: Vec<Vec<u8>> = Vec::new();
+    let mut depth = 0;
+    let file = loop {
+        let file = open_program(vfs, cx, &location)?;
+        let mut head = [0; HEAD_SIZE];
+        let n = ReadAt::read_at(&file, &mut head, 0).map_err(|_| Errno::EIO)?;
+        let head = head.get(..n).unwrap_or_default();
+        let Some(script) = Script::parse(head).map_err(ExecError::Load)? else { break file };
+        if depth == MAX_DEPTH {
+            return Err(Errno::ELOOP.into());
+        }
+        depth += 1;
+        // The interpreter of an interpreter stands before it.
+        let mut argv = script.argv(&name);
+        if !argv_prefix.is_empty() {
+            argv.extend(argv_prefix.drain(1..));
+        }
+        argv_prefix = argv;
+        name = script.interpreter;
+        location = vfs.resolve(cx, cx.cwd, &name, Lookup::FOLLOW).map_err(|errno| {
+            ExecError::Interpreter { path: name.clone(), errno }
+        })?;
+    };
+    let image = Image::parse(&file, length(&file)?).map_err(ExecError::Load)?;
+    if let Some(index) = image.truncated_segment() {
+        log::debug!("segment {index} of the program ends beyond its file");
+    }
+    let interpreter = match &image.interpreter {
+        None => None,
+        Some(path) => {
+            let missing = |errno| ExecError::Interpreter { path: path.clone(), errno };
+            let at = vfs.resolve(cx, cx.cwd, path, Lookup::FOLLOW).map_err(missing)?;
+            let file = open_program(vfs, cx, &at).map_err(missing)?;
+            let image =
+                Image::parse_interpreter(&file, length(&file)?).map_err(ExecError::Load)?;
+            Some((file, image))
+        }
+    };
+    let mut random = random_word;
+    let plan = Plan::new(&image, interpreter.as_ref().map(|(_, i)| i), Some(&mut random));
+
+    let creds = exec_creds(&state.creds, &location, state.no_new_privs)?;
+    let secure = creds.euid != creds.uid || creds.egid != creds.gid;
+    let ids = Ids {
+        uid: creds.uid,
+        euid: creds.euid,
+        gid: creds.gid,
+        egid: creds.egid,
+        secure,
+    };
+    let cmdline_prefix = (!argv_prefix.is_empty()).then(|| {
+        argv_prefix.iter().flat_map(|s| s.iter().copied().chain(std::iter::once(0))).collect()
+    });
+    let state = State {
+        creds: Arc::new(creds),
+        program: Some(Program { location, cmdline_prefix }),
+        keep_caps: false,
+        ..state.clone()
+    };
+    let launch = Launch {
+        program: file.into(),
+        interpreter: interpreter.map(|(f, _)| f.into()),
+        plan,
+        execfn: path.to_vec(),
+        argv_prefix,
+        ids,
+    };
+    Ok(PendingExec { state, launch })
+}
+
+fn random_word() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer has the length that is announced.
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if n != bytes.len() as isize {
+        // Only before the host has any randomness at all: the image then lies where it always does.
+        log::warn!("the host has no random numbers; addresses are not randomised");
+    }
+    u64::from_le_bytes(bytes)
+}
+
+fn length(file: &File) -> Result<u64> {
+    file.metadata().map(|m| m.len()).map_err(|_| Errno::EIO)
+}
+
+/// Opens a file that may be executed; reading is not asked for, as in execve(2).
+fn open_program(vfs: &Vfs, cx: &Context<'_>, location: &Location) -> Result<File> {
+    match location.kind() {
+        FileType::Regular => (),
+        FileType::Symlink => return Err(Errno::ELOOP),
+        _ => return Err(Errno::EACCES),
+    }
+    if location.mount.flags().contains(MountFlags::NOEXEC) {
+        return Err(Errno::EACCES);
+    }
+    vfs.access(cx, location, libc::X_OK as u32)?;
+    let opened = location.inode().open(libc::O_RDONLY | libc::O_CLOEXEC, &NoCaller)?;
+    Ok(File::from(opened.fd))
+}
+
+/// Credentials after `execve` (capabilities(7), "Transformation of capabilities during execve").
+fn exec_creds(old: &Creds, program: &Location, no_new_privs: bool) -> Result<Creds> {
+    let mut new = old.clone();
+    let (mode, uid, gid) = program.inode().owner()?;
+    let may_gain = !no_new_privs && !program.mount.flags().contains(MountFlags::NOSUID);
+    if may_gain && mode & libc::S_ISUID != 0 {
+        new.euid = uid;
+    }
+    if may_gain && mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP {
+        new.egid = gid;
+    }
+    (new.suid, new.fsuid) = (new.euid, new.euid);
+    (new.sgid, new.fsgid) = (new.egid, new.egid);
+    if new.euid != old.euid || new.egid != old.egid {
+        new.ambient = Caps::empty();
+    }
+    let root = new.euid == 0 || new.uid == 0;
+    new.permitted = if root { new.bounding | new.inheritable } else { new.ambient };
+    new.effective = if new.euid == 0 { new.permitted } else { new.ambient };
+    Ok(new)
+}
+
+pub(super) fn execve(t: &Task) -> Result<Reply> {
+    let path = t.path(0)?;
+    let location = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, Lookup::FOLLOW)?;
+    let empty = t.arg(0).wrapping_add(path.len() as u64);
+    start(t, &path, location, [empty, t.arg(1), t.arg(2)])
+}
+
+pub(super) fn execveat(t: &Task) -> Result<Reply> {
+    let (dirfd, flags) = (t.int(0), t.int(4));
+    if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let path = t.path(1)?;
+    let location = match target(t, dirfd, 1, flags)? {
+        Target::Descriptor(fd) => t.descriptor(fd)?.location.ok_or(Errno::EACCES)?,
+        Target::Location(l) => l,
+    };
+    let name = if path.is_empty() {
+        format!("/dev/fd/{dirfd}").into_bytes()
+    } else if dirfd == libc::AT_FDCWD || path.first() == Some(&b'/') {
+        path.clone()
+    } else {
+        [format!("/dev/fd/{dirfd}/").as_bytes(), &path].concat()
+    };
+    let empty = t.arg(1).wrapping_add(path.len() as u64);
+    start(t, &name, location, [empty, t.arg(2), t.arg(3)])
+}
+
+/// Step 2. `pointers` are guest addresses of an empty string, `argv` and `envp`.
+fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Result<Reply> {
+    let pending = prepare(&t.kernel.vfs, &t.cx(), &t.state, path, location).map_err(|e| {
+        log::debug!("execve of {}: {e}", String::from_utf8_lossy(path));
+        e.errno()
+    })?;
+    t.kernel.processes.before_exec(&t.process);
+    *t.process.pending_exec.lock() = Some(pending);
+    let kernel = &t.kernel;
+    let stub = kernel.engine.inject(&t.call, kernel.stub.as_fd(), None, true)?;
+    let [empty, argv, envp] = pointers;
+    let replacement = Replacement {
+        nr: libc::SYS_execveat as u32,
+        args: [
+            stub as u64,
+            empty,
+            argv,
+            envp,
+            libc::AT_EMPTY_PATH as u64,
+            kernel.exec_cookie,
+        ],
+    };
+    match kernel.engine.run_instead(&t.call, replacement) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(Reply::Deferred),
+        Err(e) => Err(e),
+    }
+}
+
+/// Bytes of the initial stack that are read at first: arguments and environment of most programs.
+const STACK_CHUNK: u64 = 16 << 10;
+
+/// Step 3: the stub's private call `(initial stack pointer, buffer, size, 0, 0, STUB_MAGIC)`. Its
+/// result is the number of records in the buffer. An error ends the stub.
+pub fn stub_report(t: &Task) -> Result<Reply> {
+    let [rsp, buffer, size, ..] = t.call.args;
+    if t.arg(5) != STUB_MAGIC || size < BUFFER_SIZE {
+        return Err(Errno::ENOSYS);
+    }
+    let pending = t.process.pending_exec.lock().take();
+    let pending = match pending {
+        Some(p) => p,
+        None => t.kernel.processes.take_first_launch().ok_or(Errno::EPERM)?,
+    };
+    if !runs_stub(t) {
+        log::warn!("process {} reports as the stub, but is not", t.process.host_pid());
+        return Err(Errno::EPERM);
+    }
+    match hand_over(t, &pending.launch, rsp, buffer, size) {
+        Ok(count) => {
+            let mut state = pending.state;
+            state.lineage = rsp;
+            t.kernel.processes.replace_state(&t.process, state);
+            Ok(Reply::Value(count))
+        }
+        Err(e) => {
+            // The old program is gone: as Linux does past the point of no return.
+            t.kernel.kill(&t.process, libc::SIGSEGV);
+            Err(e)
+        }
+    }
+}
+
+/// Whether the caller's image really is the stub: what it inherits by `execve` hangs on that.
+fn runs_stub(t: &Task) -> bool {
+    let exe = nix::sys::stat::stat(format!("/proc/{}/exe", t.call.tid.0).as_str());
+    let stub = nix::sys::stat::fstat(t.kernel.stub.as_fd());
+    matches!((exe, stub), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+fn hand_over(t: &Task, launch: &Launch, rsp: u64, buffer: u64, size: u64) -> Result<i64> {
+    let plan = launch.plan.as_ref().map_err(LoadError::errno)?;
+    let comm = launch.execfn.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    let fix = StackFix {
+        plan,
+        ids: launch.ids,
+        execfn: &launch.execfn,
+        argv_prefix: &launch.argv_prefix,
+        comm,
+    };
+    let mut len = STACK_CHUNK as usize;
+    let stack = loop {
+        let mut block = vec![0; len];
+        let n = mem::read_some(t.call.tid, rsp, &mut block)?;
+        block.truncate(n);
+        match rewrite_stack(&block, rsp, &fix) {
+            Err(StackError::NeedMore) if n == len && len < MAX_BLOCK => len *= 8,
+            other => break other.map_err(StackError::errno)?,
+        }
+    };
+    let engine = &t.kernel.engine;
+    let program = engine.inject(&t.call, launch.program.as_fd(), None, true)?;
+    let interpreter = match &launch.interpreter {
+        Some(fd) => Some(engine.inject(&t.call, fd.as_fd(), None, true)?),
+        None => None,
+    };
+    let records = records_for(plan, program, interpreter, &stack);
+    let script = encode(&records);
+    if script.len() as u64 > size {
+        return Err(Errno::ENOMEM);
+    }
+    t.write(stack.rsp, &stack.bytes)?;
+    t.write(buffer, &script)?;
+    Ok(records.len() as i64)
+}
+
+impl Kernel {
+    /// Sends a signal from outside the sandbox.
+    fn kill(&self, process: &crate::process::Process, signal: i32) {
+        let info = std::ptr::null::<libc::siginfo_t>();
+        let pidfd = process.pidfd().as_raw_fd();
+        // SAFETY: integers and a null pointer.
+        let n = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, info, 0) };
+        if let Err(e) = Errno::result(n) {
+            log::debug!("signal {signal} to {}: {e}", process.host_pid());
+        }
+    }
+}

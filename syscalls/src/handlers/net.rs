@@ -1,0 +1,202 @@
+//! Calls that name a socket address. Unix sockets with a path are nodes of the tree (unix(7)); all
+//! other addresses are the kernel's own matter, inside the sandbox's network namespace.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use duet_vfs::types::{Errno, Result};
+
+use crate::task::{Reply, Task};
+use crate::wait::{self, Blocked};
+
+/// `sizeof(struct sockaddr_storage)`: the kernel takes no longer address.
+const ADDR_MAX: usize = 128;
+/// Bytes of `sun_path`.
+const SUN_PATH: usize = 108;
+/// Longest datagram sent on the guest's behalf.
+const DATAGRAM_MAX: u64 = 1 << 20;
+
+/// The path of an `AF_UNIX` pathname address; `None` for every other address.
+fn unix_path(addr: &[u8]) -> Option<Vec<u8>> {
+    let (family, path) = addr.split_at_checked(2)?;
+    if family != (libc::AF_UNIX as u16).to_le_bytes() || path.first().is_none_or(|&b| b == 0) {
+        return None;
+    }
+    let end = path.iter().position(|&b| b == 0).unwrap_or(path.len());
+    path.get(..end.min(SUN_PATH)).map(<[u8]>::to_vec)
+}
+
+/// The address in arguments `(i, i + 1)`.
+fn address(t: &Task, i: usize) -> Result<Vec<u8>> {
+    let len = t.int(i + 1);
+    let len = usize::try_from(len).ok().filter(|&l| l <= ADDR_MAX).ok_or(Errno::EINVAL)?;
+    t.read(t.arg(i), len)
+}
+
+/// `struct sockaddr_un` for a path of the host.
+fn host_address(path: &[u8]) -> Result<Vec<u8>> {
+    if path.len() >= SUN_PATH {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    let mut addr = (libc::AF_UNIX as u16).to_le_bytes().to_vec();
+    addr.extend_from_slice(path);
+    addr.push(0);
+    Ok(addr)
+}
+
+pub(super) fn bind(t: &Task) -> Result<Reply> {
+    let addr = address(t, 1)?;
+    let Some(path) = unix_path(&addr) else { return Ok(Reply::Run) };
+    let socket = t.process.descriptor(t.int(0))?;
+    if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
+        return Ok(Reply::Run);
+    }
+    t.kernel.vfs.bind_socket(&t.cx(), &t.state.cwd, &path, socket.as_fd())?;
+    if let Some(host) = unix_path(&name_of(&socket, libc::getsockname)?) {
+        t.kernel.sockets.lock().insert(host, path);
+    }
+    Ok(Reply::DONE)
+}
+
+pub(super) fn connect(t: &Task) -> Result<Reply> {
+    let addr = address(t, 1)?;
+    let Some(path) = unix_path(&addr) else { return Ok(Reply::Run) };
+    let socket = t.process.descriptor(t.int(0))?;
+    if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
+        return Ok(Reply::Run);
+    }
+    let node = t.kernel.vfs.socket_path(&t.cx(), &t.state.cwd, &path)?;
+    let addr = host_address(format!("/proc/self/fd/{}", node.as_raw_fd()).as_bytes())?;
+    let stream = option(&socket, libc::SO_TYPE)? != libc::SOCK_DGRAM;
+    if !stream || nonblocking(&socket)? {
+        return connect_host(&socket, &addr).map(|()| Reply::DONE);
+    }
+    // A full backlog makes it wait. `node` is held until then: the address names it.
+    wait::elsewhere(t, move |_| match connect_host(&socket, &addr).map(|()| node.as_raw_fd()) {
+        Ok(_) => Blocked::Ended(Ok(Reply::DONE)),
+        Err(Errno::EINTR) => Blocked::Interrupted,
+        Err(e) => Blocked::Ended(Err(e)),
+    })
+}
+
+fn connect_host(socket: &OwnedFd, addr: &[u8]) -> Result<()> {
+    // SAFETY: `addr` holds exactly as many bytes as are announced.
+    let n = unsafe {
+        libc::connect(socket.as_raw_fd(), addr.as_ptr().cast(), addr.len() as libc::socklen_t)
+    };
+    Errno::result(n).map(drop)
+}
+
+fn option(socket: &OwnedFd, name: i32) -> Result<i32> {
+    let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: `value` has the length that is announced.
+    let n = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &mut len,
+        )
+    };
+    Errno::result(n).map(|_| value)
+}
+
+fn nonblocking(socket: &OwnedFd) -> Result<bool> {
+    // SAFETY: no pointers.
+    let flags = Errno::result(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) })?;
+    Ok(flags & libc::O_NONBLOCK != 0)
+}
+
+type NameCall = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
+
+/// What `getsockname` or `getpeername` says on the host.
+fn name_of(socket: &OwnedFd, call: NameCall) -> Result<Vec<u8>> {
+    let mut addr = vec![0u8; ADDR_MAX];
+    let mut len = ADDR_MAX as libc::socklen_t;
+    // SAFETY: `addr` has the length that is announced.
+    let n = unsafe { call(socket.as_raw_fd(), addr.as_mut_ptr().cast(), &mut len) };
+    Errno::result(n)?;
+    addr.truncate(len as usize);
+    Ok(addr)
+}
+
+pub(super) fn getsockname(t: &Task) -> Result<Reply> {
+    get_name(t, libc::getsockname)
+}
+
+pub(super) fn getpeername(t: &Task) -> Result<Reply> {
+    get_name(t, libc::getpeername)
+}
+
+fn get_name(t: &Task, call: NameCall) -> Result<Reply> {
+    let socket = t.process.descriptor(t.int(0))?;
+    let mut addr = name_of(&socket, call)?;
+    let Some(host) = unix_path(&addr) else { return Ok(Reply::Run) };
+    if let Some(guest) = t.kernel.sockets.lock().guest_name(&host) {
+        addr = host_address(guest)?;
+    }
+    let room = u32::from_le_bytes(t.read_array(t.arg(2))?) as i32;
+    let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
+    t.write(t.arg(1), addr.get(..room).unwrap_or(&addr))?;
+    t.write(t.arg(2), &(addr.len() as u32).to_le_bytes())?;
+    Ok(Reply::DONE)
+}
+
+/// With an address; without one it never comes here.
+pub(super) fn sendto(t: &Task) -> Result<Reply> {
+    let addr = address(t, 4)?;
+    let Some(path) = unix_path(&addr) else { return Ok(Reply::Run) };
+    let socket = t.process.descriptor(t.int(0))?;
+    if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
+        return Ok(Reply::Run);
+    }
+    if t.arg(2) > DATAGRAM_MAX {
+        return Err(Errno::EMSGSIZE);
+    }
+    let data = t.read(t.arg(1), t.arg(2) as usize)?;
+    let node = t.kernel.vfs.socket_path(&t.cx(), &t.state.cwd, &path)?;
+    let addr = host_address(format!("/proc/self/fd/{}", node.as_raw_fd()).as_bytes())?;
+    let flags = t.int(3) | libc::MSG_NOSIGNAL;
+    let send = move |flags: i32| -> Result<i64> {
+        // SAFETY: buffer and address have the lengths that are announced.
+        let n = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                data.as_ptr().cast(),
+                data.len(),
+                flags,
+                addr.as_ptr().cast(),
+                addr.len() as libc::socklen_t,
+            )
+        };
+        Errno::result(n).map(|n| n as i64)
+    };
+    let waits = flags & libc::MSG_DONTWAIT == 0;
+    match send(flags | libc::MSG_DONTWAIT) {
+        Err(Errno::EAGAIN) if waits => wait::elsewhere(t, move |_| {
+            // The node is named by its descriptor: keep it.
+            let sent = send(flags).map(|n| (n, node.as_raw_fd()).0);
+            match sent {
+                Err(Errno::EINTR) => Blocked::Interrupted,
+                other => Blocked::Ended(other.map(Reply::Value)),
+            }
+        }),
+        other => other.map(Reply::Value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pathname_addresses_are_paths() {
+        let unix = |path: &[u8]| [&[1u8, 0][..], path].concat();
+        assert_eq!(unix_path(&unix(b"/tmp/s\0junk")).as_deref(), Some(&b"/tmp/s"[..]));
+        assert_eq!(unix_path(&unix(b"rel")).as_deref(), Some(&b"rel"[..]));
+        assert_eq!(unix_path(&unix(b"\0abstract")), None);
+        assert_eq!(unix_path(&unix(b"")), None);
+        assert_eq!(unix_path(&[2, 0, 0, 80]), None);
+        assert_eq!(unix_path(&[1]), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! Sending signals. The kernel delivers; here the virtual identities are compared first (kill(2)).
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use duet_vfs::inode::Caller;
+use duet_vfs::types::{Caps, Creds, Errno, Result};
+
+use crate::process::Process;
+use crate::task::{Reply, Task};
+
+fn may_signal(from: &Creds, to: &Creds) -> bool {
+    from.has(Caps::KILL)
+        || [to.uid, to.suid].contains(&from.euid)
+        || [to.uid, to.suid].contains(&from.uid)
+}
+
+/// `EPERM` if `pid`, a thread or process in the sandbox's numbers, may not be signalled. What is not
+/// known has made no call yet, or is gone: the kernel finds out.
+fn check(t: &Task, pid: i32, sig: i32) -> Result<()> {
+    if t.state.creds.has(Caps::KILL) || pid == t.pid() {
+        return Ok(());
+    }
+    let Some(target) = t.kernel.processes.by_guest_pid(pid) else { return Ok(()) };
+    let same_session = || session(target.host_pid()) == session(t.process.host_pid());
+    let state = target.state();
+    if may_signal(&t.state.creds, &state.creds) || (sig == libc::SIGCONT && same_session()) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
+}
+
+fn session(pid: i32) -> Option<i32> {
+    // SAFETY: no pointers.
+    Errno::result(unsafe { libc::getsid(pid) }).ok()
+}
+
+fn group(pid: i32) -> Option<i32> {
+    // SAFETY: no pointers.
+    Errno::result(unsafe { libc::getpgid(pid) }).ok()
+}
+
+pub(super) fn kill(t: &Task) -> Result<Reply> {
+    let (pid, sig) = (t.int(0), t.int(1));
+    if t.state.creds.has(Caps::KILL) {
+        return Ok(Reply::Run);
+    }
+    if pid > 0 {
+        check(t, pid, sig)?;
+        return Ok(Reply::Run);
+    }
+    let all = t.kernel.processes.all();
+    let forbidden = |p: &Arc<Process>| !may_signal(&t.state.creds, &p.state().creds);
+    if !all.iter().any(forbidden) {
+        return Ok(Reply::Run);
+    }
+    kill_many(t, pid, sig, &all)
+}
+
+/// `kill(2)` of a group or of all, where not everybody may be signalled.
+fn kill_many(t: &Task, pid: i32, sig: i32, all: &[Arc<Process>]) -> Result<Reply> {
+    let own = t.process.host_pid();
+    let wanted: Vec<&Arc<Process>> = match pid {
+        -1 => all.iter().filter(|p| p.host_pid() != own).collect(),
+        0 => {
+            let g = group(own);
+            all.iter().filter(|p| group(p.host_pid()) == g).collect()
+        }
+        _ => {
+            let leader = pid.checked_neg().ok_or(Errno::ESRCH)?;
+            let leader = t.kernel.processes.by_guest_pid(leader).ok_or(Errno::ESRCH)?;
+            let g = group(leader.host_pid());
+            all.iter().filter(|p| group(p.host_pid()) == g).collect()
+        }
+    };
+    if wanted.is_empty() {
+        return Err(Errno::ESRCH);
+    }
+    let mut sent = Err(Errno::EPERM);
+    for p in wanted.iter().filter(|p| may_signal(&t.state.creds, &p.state().creds)) {
+        // SAFETY: integers and a null pointer.
+        let n = unsafe {
+            let info = std::ptr::null::<libc::siginfo_t>();
+            libc::syscall(libc::SYS_pidfd_send_signal, p.pidfd().as_raw_fd(), sig, info, 0)
+        };
+        match Errno::result(n) {
+            Ok(_) => sent = Ok(Reply::DONE),
+            Err(Errno::EINVAL) => return Err(Errno::EINVAL),
+            Err(e) => log::debug!("signal {sig} to {}: {e}", p.host_pid()),
+        }
+    }
+    sent
+}
+
+/// `tkill(tid, sig)`, `rt_sigqueueinfo(tgid, sig, info)`.
+pub(super) fn to_first(t: &Task) -> Result<Reply> {
+    check(t, t.int(0), t.int(1))?;
+    Ok(Reply::Run)
+}
+
+/// `tgkill(tgid, tid, sig)`, `rt_tgsigqueueinfo(tgid, tid, sig, info)`.
+pub(super) fn to_thread(t: &Task) -> Result<Reply> {
+    check(t, t.int(0), t.int(2))?;
+    Ok(Reply::Run)
+}
+
+/// `pidfd_send_signal(pidfd, sig, info, flags)`.
+pub(super) fn to_pidfd(t: &Task) -> Result<Reply> {
+    if t.state.creds.has(Caps::KILL) {
+        return Ok(Reply::Run);
+    }
+    let fd = t.process.descriptor(t.int(0))?;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+    let info = info.map_err(|_| Errno::EBADF)?;
+    let line = info.lines().find_map(|l| l.strip_prefix("NSpid:")).ok_or(Errno::EBADF)?;
+    let last = line.split_ascii_whitespace().next_back();
+    let pid = last.and_then(|p| p.parse().ok()).ok_or(Errno::ESRCH)?;
+    check(t, pid, t.int(1))?;
+    Ok(Reply::Run)
+}

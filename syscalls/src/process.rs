@@ -1,0 +1,379 @@
+//! The virtual state of guest processes, and the table that finds it by thread id.
+//!
+//! The kernel keeps the processes; this keeps what Duet virtualises of them: root, working directory,
+//! umask, credentials and executable. Forking is not intercepted. A process is entered when it first
+//! makes an intercepted call, and takes its state from its parent. Two rules make that exact:
+//!
+//! - before a process changes its state, all children it already has are entered, with the old one;
+//! - a process keeps the address of the initial stack that its last `execve` was given
+//!   (`/proc/PID/stat`, field 28), which is random, is inherited by `fork`, and so names the lineage of
+//!   a child whose parent died before it was entered. The state of dead processes is kept by it.
+//!
+//! # Lock order
+//!
+//! `ProcessTable::inner`, then `Process::state`. Neither is held over a call to the VFS.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use duet_intercept::Tid;
+use duet_vfs::types::{Creds, Errno, Result};
+use duet_vfs::walk::Location;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use parking_lot::Mutex;
+
+/// The program a process runs.
+#[derive(Clone)]
+pub struct Program {
+    /// The executable (for a script, its interpreter).
+    pub location: Location,
+    /// For a `#!` script: what stands in `/proc/PID/cmdline` in place of the first argument, each
+    /// string with its NUL.
+    pub cmdline_prefix: Option<Vec<u8>>,
+}
+
+/// Virtual state, replaced as a whole when it changes, and shared by `fork`.
+#[derive(Clone)]
+pub struct State {
+    /// Root directory.
+    pub root: Location,
+    /// Working directory.
+    pub cwd: Location,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Credentials.
+    pub creds: Arc<Creds>,
+    /// What it runs; `None` before the first `execve`.
+    pub program: Option<Program>,
+    /// Address of the initial stack pointer of the last `execve`.
+    pub lineage: u64,
+    /// `PR_SET_KEEPCAPS`.
+    pub keep_caps: bool,
+    /// `PR_SET_NO_NEW_PRIVS` as the guest set it.
+    pub no_new_privs: bool,
+}
+
+/// An `execve` whose new image has not reported yet.
+pub struct PendingExec {
+    /// State to take on when it does; `lineage` is filled in then.
+    pub state: State,
+    /// What the stub is to do.
+    pub launch: crate::handlers::exec::Launch,
+}
+
+/// One guest process (thread group).
+pub struct Process {
+    tgid: i32,
+    pidfd: OwnedFd,
+    guest_pid: OnceLock<i32>,
+    state: Mutex<Arc<State>>,
+    /// The `execve` under way.
+    pub pending_exec: Mutex<Option<PendingExec>>,
+}
+
+impl Process {
+    /// Thread-group id in the supervisor's pid namespace.
+    pub fn host_pid(&self) -> i32 {
+        self.tgid
+    }
+
+    /// A pidfd of it.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Thread-group id in the sandbox's pid namespace; 0 if it is gone.
+    pub fn guest_pid(&self) -> i32 {
+        *self.guest_pid.get_or_init(|| {
+            let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
+            let text = fs::read_to_string(path).unwrap_or_default();
+            innermost_pid(&text)
+        })
+    }
+
+    /// The present state.
+    pub fn state(&self) -> Arc<State> {
+        self.state.lock().clone()
+    }
+
+    /// A copy of the caller's descriptor `fd`: the same open file description.
+    pub fn descriptor(&self, fd: RawFd) -> Result<OwnedFd> {
+        // SAFETY: plain integers; the kernel checks them.
+        let n = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), fd, 0) };
+        let n = Errno::result(n)?;
+        // SAFETY: the kernel has just returned this descriptor to us.
+        Ok(unsafe { OwnedFd::from_raw_fd(n as RawFd) })
+    }
+}
+
+/// The last number of the `NSpid:` line of a `status` or `fdinfo` file; 0 if there is none.
+fn innermost_pid(text: &str) -> i32 {
+    let line = text.lines().find_map(|l| l.strip_prefix("NSpid:"));
+    let last = line.and_then(|l| l.split_ascii_whitespace().next_back());
+    last.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// The number of an entry that is not a thread-group leader is trusted this long: far less than it
+/// takes to use up the numbers and give it to somebody else.
+const THREAD_TRUST: Duration = Duration::from_millis(100);
+
+/// States of dead processes that are kept for children not yet entered.
+const MAX_GHOSTS: usize = 4096;
+
+struct Entry {
+    process: Arc<Process>,
+    /// When the thread was last known to belong to the process; `None` for the leader, whose end
+    /// the pidfd tells.
+    checked: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Inner {
+    threads: HashMap<i32, Entry>,
+    ghosts: HashMap<u64, Arc<State>>,
+    ghost_order: VecDeque<u64>,
+}
+
+/// All guest processes that have made an intercepted call.
+pub struct ProcessTable {
+    inner: Mutex<Inner>,
+    deaths: Epoll,
+    /// The sandbox's init, in the supervisor's numbers.
+    init: AtomicI32,
+    /// State of a process that descends from nobody known.
+    initial: Arc<State>,
+    /// The program that the first process is about to run.
+    first_launch: Mutex<Option<PendingExec>>,
+}
+
+/// What `/proc/PID/stat` tells of a process.
+struct Ancestry {
+    ppid: i32,
+    start_stack: u64,
+}
+
+fn ancestry(pid: i32) -> Result<Ancestry> {
+    let text = fs::read(format!("/proc/{pid}/stat")).map_err(|_| Errno::ESRCH)?;
+    // The second field is a name in brackets that may hold anything.
+    let close = text.iter().rposition(|&b| b == b')').ok_or(Errno::ESRCH)?;
+    let rest = String::from_utf8_lossy(text.get(close + 1..).unwrap_or_default());
+    let mut fields = rest.split_ascii_whitespace();
+    let ppid = fields.nth(1).and_then(|f| f.parse().ok()).ok_or(Errno::ESRCH)?;
+    // Field 28, counted from 1; `nth` goes on behind field 4.
+    let start_stack = fields.nth(23).and_then(|f| f.parse().ok()).ok_or(Errno::ESRCH)?;
+    Ok(Ancestry { ppid, start_stack })
+}
+
+fn thread_group(tid: i32) -> Result<i32> {
+    let text = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
+    let line = text.lines().find_map(|l| l.strip_prefix("Tgid:"));
+    line.and_then(|l| l.trim().parse().ok()).ok_or(Errno::ESRCH)
+}
+
+/// Longest chain of parents that is followed for one that is known.
+const MAX_ANCESTORS: usize = 64;
+
+impl ProcessTable {
+    /// An empty table; `initial` is the state of the first process, which is to run `first`.
+    pub fn new(initial: State, first: PendingExec) -> Result<ProcessTable> {
+        Ok(ProcessTable {
+            first_launch: Mutex::new(Some(first)),
+            inner: Mutex::default(),
+            deaths: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            init: AtomicI32::new(0),
+            initial: Arc::new(initial),
+        })
+    }
+
+    /// Says which process is the sandbox's init.
+    pub fn set_init(&self, pid: i32) {
+        self.init.store(pid, Ordering::Relaxed);
+    }
+
+    /// The process of a thread that makes a call.
+    pub fn of_thread(&self, tid: Tid) -> Result<Arc<Process>> {
+        let now = Instant::now();
+        if let Some(e) = self.inner.lock().threads.get(&tid.0)
+            && e.checked.is_none_or(|c| now - c < THREAD_TRUST)
+        {
+            return Ok(e.process.clone());
+        }
+        self.enter(tid.0, 0)
+    }
+
+    /// The process with this id in the supervisor's numbers, if it is known.
+    pub fn by_host_pid(&self, pid: i32) -> Option<Arc<Process>> {
+        let inner = self.inner.lock();
+        inner.threads.get(&pid).filter(|e| e.checked.is_none()).map(|e| e.process.clone())
+    }
+
+    /// The process with this id in the sandbox's numbers, if it is known.
+    pub fn by_guest_pid(&self, pid: i32) -> Option<Arc<Process>> {
+        self.all().into_iter().find(|p| p.guest_pid() == pid)
+    }
+
+    /// Every known process.
+    pub fn all(&self) -> Vec<Arc<Process>> {
+        let inner = self.inner.lock();
+        inner.threads.values().filter(|e| e.checked.is_none()).map(|e| e.process.clone()).collect()
+    }
+
+    fn enter(&self, tid: i32, depth: usize) -> Result<Arc<Process>> {
+        let pidfd = match open_pidfd(tid) {
+            Ok(fd) => fd,
+            // Not a thread-group leader (EINVAL, and ENOENT of late).
+            Err(Errno::EINVAL | Errno::ENOENT) => {
+                let leader = thread_group(tid)?;
+                let process = match self.by_host_pid(leader) {
+                    Some(p) => p,
+                    None => self.enter(leader, depth)?,
+                };
+                let entry = Entry { process: process.clone(), checked: Some(Instant::now()) };
+                self.inner.lock().threads.insert(tid, entry);
+                return Ok(process);
+            }
+            Err(e) => return Err(e),
+        };
+        let state = self.inherited(tid, depth)?;
+        let process = Arc::new(Process {
+            tgid: tid,
+            pidfd,
+            guest_pid: OnceLock::new(),
+            state: Mutex::new(state),
+            pending_exec: Mutex::new(None),
+        });
+        {
+            let mut inner = self.inner.lock();
+            if let Some(e) = inner.threads.get(&tid).filter(|e| e.checked.is_none()) {
+                return Ok(e.process.clone());
+            }
+            inner.threads.insert(tid, Entry { process: process.clone(), checked: None });
+        }
+        self.deaths.add(&process.pidfd, EpollEvent::new(EpollFlags::EPOLLIN, tid as u64))?;
+        Ok(process)
+    }
+
+    /// The state that process `pid`, not yet entered, took from its parent.
+    fn inherited(&self, pid: i32, depth: usize) -> Result<Arc<State>> {
+        let own = ancestry(pid)?;
+        let init = self.init.load(Ordering::Relaxed);
+        if own.ppid != init && own.ppid != 0 && depth < MAX_ANCESTORS {
+            let parent = match self.by_host_pid(own.ppid) {
+                Some(p) => Some(p),
+                None => self.enter(own.ppid, depth + 1).ok(),
+            };
+            // A subreaper may have taken the parent's place: then the lineages differ.
+            if let Some(state) = parent.map(|p| p.state())
+                && (state.lineage == own.start_stack || state.lineage == 0)
+            {
+                return Ok(state);
+            }
+        }
+        let inner = self.inner.lock();
+        if let Some(state) = inner.ghosts.get(&own.start_stack) {
+            return Ok(state.clone());
+        }
+        let living = inner.threads.values().map(|e| e.process.state());
+        let kin = living.into_iter().find(|s| s.lineage == own.start_stack);
+        Ok(kin.unwrap_or_else(|| self.initial.clone()))
+    }
+
+    /// Changes the state of `process`, after its present children have been given the old one.
+    pub fn change(&self, process: &Process, change: impl FnOnce(&mut State)) {
+        self.enter_children(process);
+        let mut state = process.state.lock();
+        let mut new = State::clone(&state);
+        change(&mut new);
+        *state = Arc::new(new);
+    }
+
+    /// Gives the present children of a process that is about to exec its state.
+    pub fn before_exec(&self, process: &Process) {
+        self.enter_children(process);
+    }
+
+    /// After an `execve`.
+    pub fn replace_state(&self, process: &Process, state: State) {
+        *process.state.lock() = Arc::new(state);
+    }
+
+    /// What the first process is to run; once.
+    pub fn take_first_launch(&self) -> Option<PendingExec> {
+        self.first_launch.lock().take()
+    }
+
+    fn enter_children(&self, process: &Process) {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", process.tgid)) else { return };
+        for task in tasks.flatten() {
+            let Ok(children) = fs::read_to_string(task.path().join("children")) else { continue };
+            for child in children.split_ascii_whitespace().filter_map(|c| c.parse().ok()) {
+                if self.by_host_pid(child).is_none()
+                    && let Err(e) = self.enter(child, 0)
+                {
+                    log::debug!("process {child} ended before it was entered: {e}");
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of processes and forgets them, for ever. For a thread of its own.
+    pub fn watch_deaths(&self) {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            match self.deaths.wait(&mut events, EpollTimeout::NONE) {
+                Ok(n) => events.iter().take(n).for_each(|e| self.bury(e.data() as i32)),
+                Err(Errno::EINTR) => (),
+                Err(e) => return log::error!("waiting for the end of processes: {e}"),
+            }
+        }
+    }
+
+    fn bury(&self, tgid: i32) {
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.threads.remove(&tgid) else { return };
+        let process = entry.process;
+        if let Err(e) = self.deaths.delete(&process.pidfd) {
+            log::debug!("process {tgid} was not watched: {e}");
+        }
+        inner.threads.retain(|_, e| !Arc::ptr_eq(&e.process, &process));
+        let state = process.state();
+        if inner.ghosts.insert(state.lineage, state.clone()).is_none() {
+            inner.ghost_order.push_back(state.lineage);
+        }
+        if inner.ghost_order.len() > MAX_GHOSTS
+            && let Some(oldest) = inner.ghost_order.pop_front()
+        {
+            inner.ghosts.remove(&oldest);
+        }
+    }
+}
+
+fn open_pidfd(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: plain integers; the kernel checks them.
+    let n = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let n = Errno::result(n)?;
+    // SAFETY: the kernel has just returned this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(n as RawFd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestry_is_read_from_stat() {
+        let own = ancestry(std::process::id() as i32).unwrap();
+        assert_eq!(own.ppid, nix::unistd::getppid().as_raw());
+        assert!(own.start_stack > 0x1000);
+    }
+
+    #[test]
+    fn the_innermost_pid_is_the_last() {
+        assert_eq!(innermost_pid("Pid:\t7\nNSpid:\t7\t3\t2\n"), 2);
+        assert_eq!(innermost_pid("Pid:\t7\n"), 0);
+    }
+}

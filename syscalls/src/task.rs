@@ -1,0 +1,173 @@
+//! One intercepted call in the hands of its handler: the caller, its state, its arguments.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use duet_intercept::{Call, mem};
+use duet_vfs::inode::{BackingId, Caller};
+use duet_vfs::types::{Errno, Result};
+use duet_vfs::walk::{Context, Location};
+use nix::sys::stat::{FileStat, fstat};
+
+use crate::kernel::Kernel;
+use crate::process::{Process, State};
+
+/// Longest path with its NUL.
+const PATH_MAX: usize = 4096;
+
+/// How a handler ends a call.
+pub enum Reply {
+    /// It returns this value.
+    Value(i64),
+    /// The caller gets this descriptor, and its number as the result.
+    Descriptor {
+        /// The descriptor.
+        fd: OwnedFd,
+        /// Whether it is closed by `execve`.
+        cloexec: bool,
+    },
+    /// The kernel runs the call as it stands.
+    Run,
+    /// It has been answered, or will be by another thread.
+    Deferred,
+}
+
+impl Reply {
+    /// The call succeeded and has nothing to say.
+    pub const DONE: Reply = Reply::Value(0);
+}
+
+/// A call and its caller.
+#[derive(Clone)]
+pub struct Task {
+    /// The sandbox.
+    pub kernel: Arc<Kernel>,
+    /// The calling process.
+    pub process: Arc<Process>,
+    /// Its state when it called.
+    pub state: Arc<State>,
+    /// The call.
+    pub call: Call,
+}
+
+/// A descriptor of the caller.
+pub struct Descriptor {
+    /// A copy: the same open file description.
+    pub fd: OwnedFd,
+    /// What the host says of it.
+    pub stat: FileStat,
+    /// The node of the tree it stands for; `None` for pipes, sockets, terminals and the like, and for
+    /// what the caller of Duet handed in.
+    pub location: Option<Location>,
+}
+
+impl Task {
+    /// Argument `i` as the register holds it.
+    pub fn arg(&self, i: usize) -> u64 {
+        self.call.args.get(i).copied().unwrap_or(0)
+    }
+
+    /// Argument `i` as an `int`.
+    pub fn int(&self, i: usize) -> i32 {
+        self.arg(i) as i32
+    }
+
+    /// Argument `i` as an `unsigned int`.
+    pub fn uint(&self, i: usize) -> u32 {
+        self.arg(i) as u32
+    }
+
+    /// The path that argument `i` points to. Not empty unless the call allows it; that is for the walk.
+    pub fn path(&self, i: usize) -> Result<Vec<u8>> {
+        self.string(i, PATH_MAX, Errno::ENAMETOOLONG)
+    }
+
+    /// The string that argument `i` points to, at most `max` bytes with its NUL.
+    pub fn string(&self, i: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
+        let s = mem::read_string(self.call.tid, self.arg(i), max, too_long)?;
+        self.confirm()?;
+        Ok(s)
+    }
+
+    /// `len` bytes at `addr`. The caller of this bounds `len`.
+    pub fn read(&self, addr: u64, len: usize) -> Result<Vec<u8>> {
+        let mut buf = vec![0; len];
+        mem::read(self.call.tid, addr, &mut buf)?;
+        self.confirm()?;
+        Ok(buf)
+    }
+
+    /// `N` bytes at `addr`.
+    pub fn read_array<const N: usize>(&self, addr: u64) -> Result<[u8; N]> {
+        let mut buf = [0; N];
+        mem::read(self.call.tid, addr, &mut buf)?;
+        self.confirm()?;
+        Ok(buf)
+    }
+
+    /// Writes `bytes` at `addr`.
+    pub fn write(&self, addr: u64, bytes: &[u8]) -> Result<()> {
+        self.confirm()?;
+        mem::write(self.call.tid, addr, bytes)
+    }
+
+    /// Whether what was read is the caller's: its thread id may have passed to somebody else.
+    fn confirm(&self) -> Result<()> {
+        if self.kernel.engine.is_live(&self.call) { Ok(()) } else { Err(Errno::ESRCH) }
+    }
+
+    /// What the VFS must know of the caller.
+    pub fn cx(&self) -> Context<'_> {
+        Context {
+            root: &self.state.root,
+            cwd: &self.state.cwd,
+            creds: &self.state.creds,
+            umask: self.state.umask,
+            caller: self,
+        }
+    }
+
+    /// The directory that a path argument starts at. An absolute path never looks at `dirfd`.
+    pub fn base(&self, dirfd: i32, path: &[u8]) -> Result<Location> {
+        if dirfd == libc::AT_FDCWD || path.first() == Some(&b'/') {
+            return Ok(self.state.cwd.clone());
+        }
+        self.descriptor(dirfd)?.location.ok_or(Errno::ENOTDIR)
+    }
+
+    /// The caller's descriptor `fd`.
+    pub fn descriptor(&self, fd: i32) -> Result<Descriptor> {
+        let copy = self.process.descriptor(fd)?;
+        let stat = fstat(copy.as_fd())?;
+        let id = BackingId { dev: stat.st_dev, ino: stat.st_ino };
+        let location = self.kernel.vfs.locate(id);
+        Ok(Descriptor { fd: copy, stat, location })
+    }
+
+    /// The node of the caller's descriptor `fd`; `EBADF` if it is none of the tree's.
+    pub fn located(&self, fd: i32) -> Result<Location> {
+        self.descriptor(fd)?.location.ok_or(Errno::EBADF)
+    }
+
+    /// Changes the state of the calling process.
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        self.kernel.processes.change(&self.process, change);
+    }
+}
+
+impl Caller for Task {
+    fn pid(&self) -> i32 {
+        self.process.guest_pid()
+    }
+
+    fn tid(&self) -> i32 {
+        if self.call.tid.0 == self.process.host_pid() {
+            return self.pid();
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.call.tid.0));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"));
+        let last = line.and_then(|l| l.split_ascii_whitespace().next_back());
+        last.and_then(|n| n.parse().ok()).unwrap_or_else(|| self.pid())
+    }
+}
