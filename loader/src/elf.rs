@@ -132,7 +132,11 @@ impl Image {
         file_len: u64,
     ) -> Result<Image, LoadError> {
         let wrap = |e| LoadError::Interpreter(Box::new(e));
-        let (header, table) = read_headers(file).map_err(wrap)?;
+        let (header, table) = read_headers(file).map_err(|e| match e {
+            // Linux wants all of an interpreter's header before it looks at what it says.
+            LoadError::NotElf if file_len < EHDR_SIZE as u64 => wrap(LoadError::TruncatedHeader),
+            e => wrap(e),
+        })?;
         let kind = match header.e_type {
             header::ET_EXEC => Kind::Exec,
             header::ET_DYN => Kind::Dyn,

@@ -228,10 +228,11 @@ fn place(
         // As in the kernel it is the first segment's place that is aligned, not the bias.
         let lowest = (window.start + (first - low)).checked_next_multiple_of(image.align);
         let highest = window.end.checked_sub(high - first);
-        if let (Some(lowest), Some(highest)) = (lowest, highest)
-            && lowest <= highest
-        {
-            let places = (highest - lowest) / image.align + 1;
+        let (Some(lowest), Some(highest)) = (lowest, highest) else {
+            continue;
+        };
+        if let Some(room) = highest.checked_sub(lowest) {
+            let places = room / image.align + 1;
             let at = lowest + random() % places * image.align;
             return Ok(at.wrapping_sub(first));
         }

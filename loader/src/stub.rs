@@ -82,7 +82,7 @@ fn code() -> &'static [u8] {
     // between them is read-only data of this program, initialised and never changed.
     unsafe {
         let start = &raw const START;
-        let len = (&raw const END).offset_from_unsigned(start);
+        let len = (&raw const END).offset_from(start) as usize;
         std::slice::from_raw_parts(start, len)
     }
 }
