@@ -25,6 +25,8 @@ mod opentable;
 mod ops;
 mod outside;
 pub mod perm;
+pub mod proc;
+pub mod sys;
 pub mod types;
 pub mod walk;
 
