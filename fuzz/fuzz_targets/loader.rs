@@ -15,11 +15,17 @@ fuzz_target!(|data: &[u8]| {
 
     if let Ok(Some(script)) = Script::parse(data) {
         assert!(script.interpreter.len() < 256);
-        assert_eq!(script.argv(b"path").len(), 2 + usize::from(script.argument.is_some()));
+        assert_eq!(
+            script.argv(b"path").len(),
+            2 + usize::from(script.argument.is_some())
+        );
     }
     let image = Image::parse(data, len);
     let interpreter = Image::parse_interpreter(data, len);
-    for error in [image.as_ref().err(), interpreter.as_ref().err()].into_iter().flatten() {
+    for error in [image.as_ref().err(), interpreter.as_ref().err()]
+        .into_iter()
+        .flatten()
+    {
         describe(error);
     }
     let Ok(image) = image else { return };
@@ -28,7 +34,11 @@ fuzz_target!(|data: &[u8]| {
     for aslr in [true, false] {
         let aslr: Option<&mut dyn FnMut() -> u64> = if aslr { Some(&mut random) } else { None };
         match Plan::new(&image, interpreter.as_ref().ok(), aslr) {
-            Ok(plan) => check(&plan, data, seed),
+            Ok(plan) => check(
+                &plan,
+                data.get(512..).unwrap_or_default(),
+                seed & 0x7fff_ffff_fff8,
+            ),
             Err(error) => describe(&error),
         }
     }

@@ -195,3 +195,62 @@ fn segment_text(segment: usize, fault: SegmentFault) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Image, stub::stub_elf};
+
+    /// What is said of the stub when two bytes of it are changed.
+    fn text(at: usize, value: u16, class: u8) -> String {
+        let mut elf = stub_elf().to_vec();
+        elf[4] = class;
+        elf[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        Image::parse(&elf[..], elf.len() as u64)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn errors_are_sentences() {
+        let e_machine = 18;
+        for (got, expected) in [
+            (text(0, 0x2123, 2), "is not an ELF program"),
+            (
+                text(e_machine, 183, 2),
+                "is built for aarch64; this is x86-64",
+            ),
+            (
+                text(e_machine, 3, 1),
+                "is a 32-bit i386 program, which Duet does not run yet",
+            ),
+            (
+                text(54, 32, 1),
+                "is an x32 program, which Duet does not run",
+            ),
+            (
+                text(e_machine, 999, 2),
+                "is built for ELF machine 999; this is x86-64",
+            ),
+            (
+                text(16, 1, 2),
+                "is an object file that has yet to be linked, not a program",
+            ),
+            (
+                text(56, 1000, 2),
+                "is truncated: its program headers lie beyond the end of the file",
+            ),
+        ] {
+            assert_eq!(got, expected);
+        }
+        let error = LoadError::Interpreter(Box::new(LoadError::Segment {
+            segment: 2,
+            fault: SegmentFault::Truncated,
+        }));
+        assert_eq!(
+            error.to_string(),
+            "has an interpreter that is truncated: segment 2 ends beyond the end of the file"
+        );
+        assert!(error.kills() && error.errno() == Errno::EFAULT);
+    }
+}

@@ -112,7 +112,10 @@ pub fn rewrite_stack(block: &[u8], rsp: u64, fix: &StackFix) -> Result<Rewritten
     let auxv_end = words.position(auxv, 2, libc::AT_NULL)? + 2;
     // The whole block has to be there: the value of AT_NULL too.
     words.get(auxv_end - 1)?;
-    let old_execfn = words.get(words.position(auxv, 2, libc::AT_EXECFN)? + 1)?;
+    let old_execfn = Words(&block[..auxv_end * 8])
+        .position(auxv, 2, libc::AT_EXECFN)
+        .and_then(|i| words.get(i + 1))
+        .map_err(|_| StackError::Malformed)?;
 
     // The strings, highest in the new block: execfn and the name, then the arguments.
     let execfn = cut_at_nul(fix.execfn);
@@ -237,5 +240,152 @@ impl Words<'_> {
             i += step;
         }
         Ok(i)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Image, stub::stub_elf};
+
+    const RSP: u64 = 0x7ffe_0000_1230;
+    const EXECFN: u64 = 0x7ffe_0000_1ff0;
+
+    fn plan() -> Plan {
+        let elf = stub_elf();
+        let image = Image::parse(elf, elf.len() as u64).unwrap();
+        Plan::new(&image, None, None).unwrap()
+    }
+
+    fn fix<'a>(plan: &'a Plan, argv_prefix: &'a [Vec<u8>]) -> StackFix<'a> {
+        StackFix {
+            plan,
+            ids: Ids {
+                uid: 11,
+                euid: 12,
+                gid: 13,
+                egid: 14,
+                secure: true,
+            },
+            execfn: b"/bin/program",
+            argv_prefix,
+            comm: b"0123456789abcdefgh",
+        }
+    }
+
+    fn block(argv: &[u64], envp: &[u64]) -> Vec<u8> {
+        let auxv = [
+            (libc::AT_SYSINFO_EHDR, 0x7fff_f000),
+            (libc::AT_PHDR, 1),
+            (libc::AT_BASE, 2),
+            (libc::AT_ENTRY, 3),
+            (libc::AT_UID, 4),
+            (libc::AT_SECURE, 0),
+            (libc::AT_RANDOM, 0x7777),
+            (libc::AT_EXECFN, EXECFN),
+            (libc::AT_NULL, 0),
+        ];
+        let mut words = vec![argv.len() as u64];
+        words.extend(argv);
+        words.push(0);
+        words.extend(envp);
+        words.push(0);
+        words.extend(auxv.iter().flat_map(|&(key, value)| [key, value]));
+        words.into_iter().flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn string(stack: &Rewritten, addr: u64) -> &[u8] {
+        let at = (addr - stack.rsp) as usize;
+        cut_at_nul(&stack.bytes[at..])
+    }
+
+    #[test]
+    fn what_the_program_is_told() {
+        let plan = plan();
+        let old = block(&[100, 200, 300], &[400]);
+        let script = [b"sh".to_vec(), b"-e".to_vec(), b"./script".to_vec()];
+        for prefix in [&script[..], &[]] {
+            let stack = rewrite_stack(&old, RSP, &fix(&plan, prefix)).unwrap();
+            assert_eq!(stack.rsp % 16, 0);
+            assert_eq!(stack.rsp + stack.bytes.len() as u64, RSP + old.len() as u64);
+            let words = Words(&stack.bytes);
+            let argc = words.get(0).unwrap() as usize;
+            let argv: Vec<u64> = (1..=argc).map(|i| words.get(i).unwrap()).collect();
+            match prefix {
+                [] => {
+                    assert_eq!(argv, [100, 200, 300]);
+                    assert_eq!(stack.args[1], 100..400);
+                }
+                _ => {
+                    for (i, arg) in script.iter().enumerate() {
+                        assert_eq!(string(&stack, argv[i]), &arg[..]);
+                    }
+                    assert_eq!(argv[3..], [200, 300]);
+                    assert_eq!(stack.args[1], 200..400);
+                    assert_eq!(stack.args[0].start, argv[0]);
+                    assert_eq!(stack.args[0].end - argv[0], 3 + 3 + 9);
+                }
+            }
+            assert_eq!(stack.env, 400..EXECFN);
+            assert_eq!(string(&stack, stack.comm), b"0123456789abcde");
+            let auxv: Vec<u64> = stack.bytes[stack.auxv.clone()]
+                .chunks(8)
+                .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+                .collect();
+            let value = |key| auxv.chunks(2).find(|entry| entry[0] == key).unwrap()[1];
+            assert_eq!(value(libc::AT_SYSINFO_EHDR), 0x7fff_f000);
+            assert_eq!(value(libc::AT_RANDOM), 0x7777);
+            assert_eq!(value(libc::AT_PHDR), plan.phdr);
+            assert_eq!(value(libc::AT_BASE), plan.base);
+            assert_eq!(value(libc::AT_ENTRY), plan.program_entry);
+            assert_eq!((value(libc::AT_UID), value(libc::AT_SECURE)), (11, 1));
+            assert_eq!(string(&stack, value(libc::AT_EXECFN)), b"/bin/program");
+            assert_eq!(auxv.last_chunk(), Some(&[0, 0]));
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_block_asks_for_more() {
+        let plan = plan();
+        let old = block(&[100, 200], &[400, 500]);
+        for n in 0..old.len() {
+            let stack = rewrite_stack(&old[..n], RSP, &fix(&plan, &[]));
+            assert_eq!(stack.unwrap_err(), StackError::NeedMore, "{n}");
+        }
+    }
+
+    #[test]
+    fn malformed_blocks_are_refused() {
+        let plan = plan();
+        let fix = fix(&plan, &[]);
+        let old = block(&[100, 200], &[400]);
+        let refused = |block: &[u8], rsp| {
+            assert_eq!(rewrite_stack(block, rsp, &fix), Err(StackError::Malformed));
+        };
+        let with = |word: usize, value: u64| {
+            let mut block = old.clone();
+            block[word * 8..word * 8 + 8].copy_from_slice(&value.to_le_bytes());
+            block
+        };
+        for argc in [0, 1, u64::MAX, u64::MAX / 8] {
+            refused(&with(0, argc), RSP);
+        }
+        // No AT_EXECFN, though what follows the vector looks like one.
+        let mut block = with(6 + 2 * 7, 77);
+        block.extend(
+            [libc::AT_EXECFN, 1, 0, 0]
+                .into_iter()
+                .flat_map(u64::to_le_bytes),
+        );
+        refused(&block, RSP);
+        for rsp in [0, 8, 4096, RSP + 1, TASK_SIZE - 8, u64::MAX - 7] {
+            refused(&old, rsp);
+        }
+        let long = [vec![b'a'; MAX_STRINGS]];
+        let fix = StackFix {
+            argv_prefix: &long,
+            ..fix
+        };
+        assert_eq!(rewrite_stack(&old, RSP, &fix), Err(StackError::TooLong));
     }
 }

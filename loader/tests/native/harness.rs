@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -253,6 +253,16 @@ fn spawn(
 /// Executes `path` natively and says how that ended: `Err` with what `execve` returned, or the
 /// signal or exit status.
 pub fn native(path: &Path, argv: &[&str], envp: &[&str]) -> (Result<WaitStatus, i32>, String) {
+    loop {
+        // A child that another test has just forked may still hold the file open for writing.
+        match native_once(path, argv, envp) {
+            (Err(libc::ETXTBSY), _) => std::thread::yield_now(),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn native_once(path: &Path, argv: &[&str], envp: &[&str]) -> (Result<WaitStatus, i32>, String) {
     let name = CString::new(path.as_os_str().as_bytes()).unwrap();
     let (argv, envp) = (cstrings(argv), cstrings(envp));
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
@@ -265,12 +275,8 @@ pub fn native(path: &Path, argv: &[&str], envp: &[&str]) -> (Result<WaitStatus, 
     };
     let (argv, envp) = (pointers(&argv), pointers(&envp));
     let mut output = tempfile::tempfile().unwrap();
-    let mut pipe = [0; 2];
-    // SAFETY: `pipe` has room for two descriptors.
-    assert_eq!(
-        unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) },
-        0
-    );
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let mut read = File::from(read);
     // SAFETY: the child makes system calls only, on what was prepared before the fork.
     let child = match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
@@ -280,17 +286,13 @@ pub fn native(path: &Path, argv: &[&str], envp: &[&str]) -> (Result<WaitStatus, 
                 libc::dup2(output.as_raw_fd(), 2);
                 libc::execve(name.as_ptr(), argv.as_ptr(), envp.as_ptr());
                 let errno = *libc::__errno_location();
-                libc::write(pipe[1], (&raw const errno).cast(), 4);
+                libc::write(write.as_raw_fd(), (&raw const errno).cast(), 4);
                 libc::_exit(126)
             }
         }
         ForkResult::Parent { child } => child,
     };
-    // SAFETY: both descriptors are this function's own.
-    let mut read = unsafe {
-        libc::close(pipe[1]);
-        File::from_raw_fd(pipe[0])
-    };
+    drop(write);
     let mut errno = Vec::new();
     read.read_to_end(&mut errno).unwrap();
     let status = waitpid(child, None).unwrap();
