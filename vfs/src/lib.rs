@@ -18,6 +18,7 @@
 //!    table, the clock of the dentry cache: leaves, never held over host I/O. (The table of stand-in
 //!    directories alone makes its host calls under its lock: they touch a tmpfs private to Duet.)
 pub mod dentry;
+pub mod dev;
 mod host_call;
 pub mod inode;
 pub mod mount;
@@ -27,6 +28,7 @@ mod outside;
 pub mod perm;
 pub mod proc;
 pub mod sys;
+pub mod tmp;
 pub mod types;
 pub mod walk;
 

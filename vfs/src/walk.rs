@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks up to the last component. Afterwards `at` is a directory that may be searched.
-    pub(crate) fn to_last(&mut self) -> Result<Last> {
+    pub(crate) fn walk_to_last(&mut self) -> Result<Last> {
         loop {
             if self.at.kind() != FileType::Directory {
                 return Err(Errno::ENOTDIR);
@@ -423,7 +423,7 @@ impl Vfs {
         let mut walk = Walk::new(self, cx, base, path, how)?;
         let mut must_be_dir = how.contains(Lookup::DIRECTORY);
         loop {
-            match walk.to_last()? {
+            match walk.walk_to_last()? {
                 Last::Here => break,
                 Last::DotDot => {
                     walk.dotdot()?;

@@ -23,7 +23,7 @@ impl Vfs {
         make: impl FnOnce(&Location, &[u8]) -> Result<Option<Arc<dyn Inode>>>,
     ) -> Result<()> {
         let mut walk = Walk::new(self, cx, base, path, Lookup::empty())?;
-        let Last::Name { start, end, slash } = walk.to_last()? else {
+        let Last::Name { start, end, slash } = walk.walk_to_last()? else {
             return Err(Errno::EEXIST);
         };
         let dir = &walk.at;

@@ -212,7 +212,7 @@ impl Vfs {
         let exclusive = flags & libc::O_EXCL != 0;
         let mut walk = Walk::new(self, cx, base, path, lookup)?;
         loop {
-            let (start, end) = match walk.to_last()? {
+            let (start, end) = match walk.walk_to_last()? {
                 Last::Here | Last::DotDot if exclusive => return Err(Errno::EEXIST),
                 Last::Here | Last::DotDot | Last::Name { slash: true, .. } => {
                     return Err(Errno::EISDIR);

@@ -9,7 +9,7 @@ impl Vfs {
     /// unlink(2): EISDIR for a directory, ENOTDIR for another thing named with a slash behind.
     pub fn unlink(&self, cx: &Context, base: &Location, path: &[u8]) -> Result<()> {
         let mut walk = Walk::new(self, cx, base, path, Lookup::empty())?;
-        let Last::Name { start, end, slash } = walk.to_last()? else {
+        let Last::Name { start, end, slash } = walk.walk_to_last()? else {
             return Err(Errno::EISDIR);
         };
         let (dir, name) = (&walk.at, walk.name(start, end));
@@ -39,7 +39,7 @@ impl Vfs {
     /// rmdir(2).
     pub fn rmdir(&self, cx: &Context, base: &Location, path: &[u8]) -> Result<()> {
         let mut walk = Walk::new(self, cx, base, path, Lookup::empty())?;
-        let (start, end) = match walk.to_last()? {
+        let (start, end) = match walk.walk_to_last()? {
             Last::Name { start, end, .. } => (start, end),
             Last::DotDot => return Err(Errno::ENOTEMPTY),
             Last::Here if path.iter().all(|&b| b == b'/') => return Err(Errno::EBUSY),

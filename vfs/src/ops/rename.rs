@@ -41,9 +41,9 @@ impl Vfs {
             return Err(Errno::EINVAL);
         }
         let mut old = Walk::new(self, cx, old_base, old_path, Lookup::empty())?;
-        let old_last = old.to_last()?;
+        let old_last = old.walk_to_last()?;
         let mut new = Walk::new(self, cx, new_base, new_path, Lookup::empty())?;
-        let new_last = new.to_last()?;
+        let new_last = new.walk_to_last()?;
         if !Arc::ptr_eq(&old.at.mount, &new.at.mount) {
             return Err(Errno::EXDEV);
         }

@@ -1,0 +1,161 @@
+//! `tmpfs`: a tree in memory whose file contents live in Duet's private store.
+//!
+//! Names, attributes, links and extended attributes are kept here. The contents of a regular file are
+//! one host file in `store.files`, made when it is first opened and named by a number, so that the
+//! guest's descriptor is a host descriptor. FIFOs and sockets are host nodes there too. The memory
+//! that a guest can make us use is bounded by [`TmpOptions`]; contents are bounded by the host tmpfs
+//! that is the store.
+
+mod content;
+mod dir;
+mod inode;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::statfs::fstatfs;
+use parking_lot::Mutex;
+
+use crate::dentry::anonymous_dev;
+use crate::inode::{DentryPolicy, FileSystem, Inode, StatFs};
+use crate::types::*;
+
+pub use inode::TmpInode;
+
+/// Options of a [`TmpFs`], tmpfs(5).
+#[derive(Clone, Copy, Debug)]
+pub struct TmpOptions {
+    /// Permission bits of the root.
+    pub mode: u32,
+    /// Owner of the root.
+    pub uid: u32,
+    /// Group of the root.
+    pub gid: u32,
+    /// Longest file, and the size that statfs(2) reports, in bytes; `None` for the store's own.
+    pub size: Option<u64>,
+    /// Most inodes.
+    pub inodes: u64,
+    /// Most bytes of names, link texts and extended attributes in all.
+    pub metadata: u64,
+}
+
+impl Default for TmpOptions {
+    fn default() -> Self {
+        TmpOptions {
+            mode: 0o1777,
+            uid: 0,
+            gid: 0,
+            size: None,
+            inodes: 1 << 20,
+            metadata: 256 << 20,
+        }
+    }
+}
+
+/// What all inodes of one file system share.
+struct Shared {
+    files: OwnedFd,
+    dev: u64,
+    options: TmpOptions,
+    next_ino: AtomicU64,
+    inodes: AtomicU64,
+    metadata: AtomicU64,
+    /// Held over every change of a directory; in-memory work only, taken before the locks of inodes.
+    names: Mutex<()>,
+}
+
+impl Shared {
+    /// Takes `bytes` of the metadata allowance: ENOSPC if it is used up.
+    fn charge(&self, bytes: usize) -> Result<()> {
+        take(&self.metadata, bytes as u64, self.options.metadata)
+    }
+
+    fn refund(&self, bytes: usize) {
+        self.metadata.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+fn take(counter: &AtomicU64, amount: u64, limit: u64) -> Result<()> {
+    if counter.fetch_add(amount, Ordering::Relaxed) + amount > limit {
+        counter.fetch_sub(amount, Ordering::Relaxed);
+        return Err(Errno::ENOSPC);
+    }
+    Ok(())
+}
+
+/// A file system in memory.
+pub struct TmpFs {
+    shared: Arc<Shared>,
+    root: Arc<TmpInode>,
+}
+
+impl TmpFs {
+    /// An empty tree. `files` is a directory on a tmpfs private to Duet, not mounted `noexec`; several
+    /// file systems may share it.
+    pub fn new(files: OwnedFd, options: TmpOptions) -> Result<Arc<TmpFs>> {
+        let shared = Arc::new(Shared {
+            files,
+            dev: anonymous_dev(),
+            options,
+            next_ino: AtomicU64::new(1),
+            inodes: AtomicU64::new(0),
+            metadata: AtomicU64::new(0),
+            names: Mutex::new(()),
+        });
+        let root = TmpInode::directory(
+            &shared,
+            NewNode {
+                mode: options.mode & 0o7777,
+                uid: options.uid,
+                gid: options.gid,
+            },
+        )?;
+        Ok(Arc::new(TmpFs { shared, root }))
+    }
+}
+
+impl FileSystem for TmpFs {
+    fn type_name(&self) -> &'static str {
+        "tmpfs"
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        /// `TMPFS_MAGIC`
+        const MAGIC: i64 = 0x0102_1994;
+        let host = fstatfs(&self.shared.files)?;
+        let bsize = u64::try_from(host.block_size()).unwrap_or(4096).max(1);
+        let options = &self.shared.options;
+        let size = options.size.map_or(host.blocks(), |size| size / bsize);
+        let used = self.shared.inodes.load(Ordering::Relaxed);
+        Ok(StatFs {
+            magic: MAGIC,
+            bsize,
+            blocks: size,
+            bfree: host.blocks_free().min(size),
+            bavail: host.blocks_available().min(size),
+            files: options.inodes,
+            ffree: options.inodes.saturating_sub(used),
+            namelen: 255,
+        })
+    }
+
+    fn dentry_policy(&self) -> DentryPolicy {
+        DentryPolicy::Exclusive
+    }
+}
+
+/// The present, by the clock that the kernel stamps files with.
+fn now() -> Timespec {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(Timespec::default(), |t| Timespec {
+        sec: t.tv_sec(),
+        nsec: u32::try_from(t.tv_nsec()).unwrap_or(0),
+    })
+}
