@@ -75,8 +75,12 @@ struct Header<'a> {
     path: &'a [u8],
 }
 
-/// Rewrites the text of `maps` or `smaps`; `locate` tells which node a host file backs.
-pub(super) fn rewrite(host: &[u8], locate: &mut dyn FnMut(BackingId) -> Option<Mapped>) -> Vec<u8> {
+/// Rewrites the text of `maps` or `smaps`; `locate` tells which node a host file backs, known by
+/// its identity and the path that the kernel shows.
+pub(super) fn rewrite(
+    host: &[u8],
+    locate: &mut dyn FnMut(BackingId, &[u8]) -> Option<Mapped>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(host.len() + 64);
     let mut hidden = false;
     // The segments of a file follow one another.
@@ -97,7 +101,7 @@ pub(super) fn rewrite(host: &[u8], locate: &mut dyn FnMut(BackingId) -> Option<M
         }
         let mapped = match &last {
             Some((id, mapped)) if *id == header.id => mapped,
-            _ => &last.insert((header.id, locate(header.id))).1,
+            _ => &last.insert((header.id, locate(header.id, header.path))).1,
         };
         match (mapped, judge(header.path)) {
             (Some(m), _) => write_header(&mut out, header.place, m.dev, m.ino, &m.path),
@@ -176,7 +180,7 @@ mod tests {
         ino: 42,
     };
 
-    fn locate(id: BackingId) -> Option<Mapped> {
+    fn locate(id: BackingId, _path: &[u8]) -> Option<Mapped> {
         (id == LIBC).then(|| Mapped {
             dev: libc::makedev(0, 0x20),
             ino: 7,

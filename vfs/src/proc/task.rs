@@ -1,16 +1,18 @@
 //! `/proc/PID` and `/proc/PID/task/TID` (proc_pid(5)).
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
+use std::ffi::OsStr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 
 use super::links::{FdDir, NsDir, TaskLink};
 use super::mounts::Format;
 use super::pseudo::{now, open_live};
 use super::{INIT_NAME, Proc, ProcessView, host, maps, mounts, snapshot, status};
-use crate::inode::{Caller, Inode, OpenedFile};
+use crate::inode::{BackingId, Caller, Inode, OpenedFile};
 use crate::types::*;
 
 /// One process, or one thread of it, that a node speaks of.
@@ -63,7 +65,7 @@ impl Task {
         })
     }
 
-    fn dir(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn dir(&self) -> BorrowedFd<'_> {
         self.proc.source.ns_proc()
     }
 
@@ -89,7 +91,7 @@ impl Task {
     pub(super) fn host<T>(
         &self,
         file: &str,
-        access: impl FnOnce(std::os::fd::BorrowedFd<'_>, &str) -> Result<T>,
+        access: impl FnOnce(BorrowedFd<'_>, &str) -> Result<T>,
     ) -> Result<T> {
         let result = access(self.dir(), &self.host_path(file))?;
         self.view()?;
@@ -100,8 +102,7 @@ impl Task {
     /// `PTRACE_MODE_READ_FSCREDS`, ptrace(2), on virtual credentials.
     pub(super) fn may_read(&self, caller: &dyn Caller) -> Result<Option<ProcessView>> {
         let view = self.view()?;
-        let Some(target) = &view else { return Ok(None) };
-        if !target.visible {
+        if view.as_ref().is_some_and(|v| !v.visible) {
             return Err(Errno::EACCES);
         }
         if caller.pid() == 0 || caller.pid() == self.pid {
@@ -113,14 +114,17 @@ impl Task {
             .process(caller.pid())
             .ok_or(Errno::EACCES)?
             .creds;
-        let creds = &target.creds;
-        let same_user = [creds.uid, creds.euid, creds.suid]
-            .iter()
-            .all(|&u| u == reader.fsuid);
-        let same_group = [creds.gid, creds.egid, creds.sgid]
-            .iter()
-            .all(|&g| g == reader.fsgid);
-        let same = same_user && same_group && target.dumpable && reader.has(creds.permitted);
+        let same = view.as_ref().is_some_and(|target| {
+            let creds = &target.creds;
+            [creds.uid, creds.euid, creds.suid]
+                .iter()
+                .all(|&u| u == reader.fsuid)
+                && [creds.gid, creds.egid, creds.sgid]
+                    .iter()
+                    .all(|&g| g == reader.fsgid)
+                && target.dumpable
+                && reader.has(creds.permitted)
+        });
         if same || reader.has(Caps::SYS_PTRACE) {
             Ok(view)
         } else {
@@ -527,8 +531,10 @@ impl TaskFile {
         let text = self.text()?;
         let root = self.task.proc.reader_root(caller, view);
         let source = &self.task.proc.source;
-        Ok(maps::rewrite(&text, &mut |id| {
-            let location = source.locate_backing(id)?;
+        Ok(maps::rewrite(&text, &mut |id, text| {
+            let location = source
+                .locate_backing(id)
+                .or_else(|| source.locate_backing(stat_id(id, text)?))?;
             let path = super::shown_path(&location, root.as_ref()?)?;
             let attr = location.attr().ok();
             Some(maps::Mapped {
@@ -538,6 +544,19 @@ impl TaskFile {
             })
         }))
     }
+}
+
+/// The identity that stat(2) gives the mapped host file `path`. `maps` shows the device of the file
+/// system, which on btrfs and overlayfs is not the `st_dev` of its files.
+fn stat_id(mapped: BackingId, path: &[u8]) -> Option<BackingId> {
+    let path = OsStr::from_bytes(path);
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
+    let stat = nix::sys::stat::fstatat(AT_FDCWD, path, flags).ok()?;
+    let differs = stat.st_ino == mapped.ino && stat.st_dev != mapped.dev;
+    differs.then_some(BackingId {
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+    })
 }
 
 impl Inode for TaskFile {
