@@ -19,12 +19,14 @@
 //!    directories alone makes its host calls under its lock: they touch a tmpfs private to Duet.)
 pub mod dentry;
 pub mod dev;
+pub mod host;
 mod host_call;
 pub mod inode;
 pub mod mount;
 mod opentable;
 mod ops;
 mod outside;
+pub mod overlay;
 pub mod perm;
 pub mod proc;
 pub mod sys;
@@ -37,3 +39,6 @@ pub use mount::{MountFlags, MountInfo, Store, Vfs};
 pub use ops::{OpenHow, Opened};
 pub use types::*;
 pub use walk::{Context, Location, Lookup, PathState};
+
+#[cfg(test)]
+mod tests;

@@ -283,7 +283,7 @@ impl Vfs {
         mode: u32,
         lookup: Lookup,
     ) -> Result<Opened> {
-        if access_of(flags) & perm::WRITE == 0 || flags & libc::O_CREAT != 0 {
+        if flags & libc::O_ACCMODE == libc::O_RDONLY || flags & libc::O_CREAT != 0 {
             return Err(Errno::EINVAL);
         }
         let dir = self.resolve(cx, base, path, lookup)?;
