@@ -96,14 +96,15 @@ pub(crate) fn is_owner(creds: &Creds, uid: u32) -> bool {
     creds.fsuid == uid || creds.has(Caps::FOWNER)
 }
 
-/// Owner and mode of a node to be made in `dir`: the umask has been applied; a setgid directory
-/// hands down its group, and the bit itself to directories (inode(7)).
+/// Whether a node may be made in `dir` (EACCES if not), and its owner and mode: the umask has been
+/// applied; a setgid directory hands down its group, and the bit itself to directories (inode(7)).
 pub(crate) fn new_node(
     creds: &Creds,
     dir: &Arc<dyn Inode>,
     mode: u32,
     kind: FileType,
 ) -> Result<NewNode> {
+    may_create(creds, dir)?;
     let (dir_mode, _, dir_gid) = dir.owner()?;
     let mut new = NewNode {
         mode: mode & 0o7777,
@@ -122,4 +123,19 @@ pub(crate) fn new_node(
         }
     }
     Ok(new)
+}
+
+/// Whether a further name may be given to `inode`, with `fs.protected_hardlinks` as everywhere set
+/// (proc(5)): EPERM if it is another's and is special, set-id, or not both readable and writable.
+pub(crate) fn may_link(creds: &Creds, inode: &Arc<dyn Inode>) -> Result<()> {
+    let (mode, uid, _) = inode.owner()?;
+    if is_owner(creds, uid) {
+        return Ok(());
+    }
+    let sgid = libc::S_ISGID | libc::S_IXGRP;
+    let harmless = inode.kind() == FileType::Regular
+        && mode & libc::S_ISUID == 0
+        && mode & sgid != sgid
+        && check(creds, inode, READ | WRITE).is_ok();
+    if harmless { Ok(()) } else { Err(Errno::EPERM) }
 }

@@ -13,7 +13,7 @@ use crate::walk::{Context, Last, Location, Lookup, Walk};
 const LINK_MAX: u32 = 65000;
 
 impl Vfs {
-    /// Makes a new entry at `path` by `make(directory, name)`. `filename_create()` of the kernel.
+    /// Makes a new entry at `path` by `make(directory, name)`, which checks permission first. `filename_create()` of the kernel.
     fn make(
         &self,
         cx: &Context,
@@ -36,11 +36,10 @@ impl Vfs {
         if slash && kind != FileType::Directory {
             return Err(Errno::ENOENT);
         }
-        dir.mount.want_write()?;
         if dir.dentry.is_dead() {
             return Err(Errno::ENOENT);
         }
-        perm::may_create(cx.creds, dir.inode())?;
+        dir.mount.want_write()?;
         match make(dir, name)? {
             Some(inode) => drop(dir.sb().insert(&guard, name, inode)),
             None => dir.sb().forget_name(&guard, name),
@@ -78,13 +77,13 @@ impl Vfs {
             _ => (),
         }
         self.make(cx, base, path, kind, |dir, name| {
+            let mode = mode & 0o7777 & !cx.umask;
+            let new = perm::new_node(cx.creds, dir.inode(), mode, kind)?;
             let device = matches!(kind, FileType::CharDevice | FileType::BlockDevice);
             let whiteout = kind == FileType::CharDevice && rdev == 0;
             if device && !whiteout && !cx.creds.has(Caps::MKNOD) {
                 return Err(Errno::EPERM);
             }
-            let mode = mode & 0o7777 & !cx.umask;
-            let new = perm::new_node(cx.creds, dir.inode(), mode, kind)?;
             if kind == FileType::Regular {
                 dir.inode().create(name, new).map(Some)
             } else {
@@ -110,10 +109,12 @@ impl Vfs {
 
     /// link(2): gives `src` the further name `path`. A file of `O_TMPFILE` gets its first.
     pub fn link(&self, cx: &Context, src: &Location, base: &Location, path: &[u8]) -> Result<()> {
-        self.make(cx, base, path, src.kind(), |dir, name| {
+        self.make(cx, base, path, FileType::Regular, |dir, name| {
             if !Arc::ptr_eq(&src.mount, &dir.mount) {
                 return Err(Errno::EXDEV);
             }
+            perm::may_link(cx.creds, src.inode())?;
+            perm::may_create(cx.creds, dir.inode())?;
             if src.kind() == FileType::Directory {
                 return Err(Errno::EPERM);
             }

@@ -142,7 +142,7 @@ impl Vfs {
         if flags & libc::O_DIRECTORY != 0 && kind != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        let mut mask = access_of(flags);
+        let mask = access_of(flags);
         match kind {
             FileType::Symlink => return Err(Errno::ELOOP),
             FileType::Directory if flags & libc::O_CREAT != 0 || mask & perm::WRITE != 0 => {
@@ -156,7 +156,6 @@ impl Vfs {
             FileType::Directory | FileType::Regular => (),
             FileType::CharDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket => {
                 flags &= !libc::O_TRUNC;
-                mask = access_of(flags);
             }
         }
         perm::check(cx.creds, loc.inode(), mask)?;
@@ -265,7 +264,6 @@ impl Vfs {
             return Err(Errno::ENOENT);
         }
         dir.mount.want_write()?;
-        perm::may_create(cx.creds, dir.inode())?;
         let new = perm::new_node(cx.creds, dir.inode(), mode & !cx.umask, FileType::Regular)?;
         let inode = dir.inode().create(name, new)?;
         Ok(Location {
@@ -288,7 +286,6 @@ impl Vfs {
         }
         let dir = self.resolve(cx, base, path, lookup)?;
         dir.mount.want_write()?;
-        perm::may_create(cx.creds, dir.inode())?;
         if dir.dentry.is_dead() {
             return Err(Errno::ENOENT);
         }
