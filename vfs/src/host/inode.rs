@@ -368,7 +368,7 @@ impl Inode for HostInode {
         let dir = self.changing()?;
         let mode = self.tree.real_mode(libc::S_IFREG, new.mode);
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDONLY | libc::O_NOFOLLOW;
-        let file = sys::open_at(dir, &*sys::c_name(name)?, flags, mode)?;
+        let file = sys::open_at(dir, &sys::c_name(name)?, flags, mode)?;
         self.made_file(&file, new)
     }
 

@@ -14,7 +14,7 @@ mod ownership;
 mod read_dir;
 mod sys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod xattr;
 
 use std::collections::HashMap;

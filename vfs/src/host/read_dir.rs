@@ -97,11 +97,9 @@ impl HostInode {
     /// Keeps `stream` for the next read, unless too many are kept.
     fn keep(&self, stream: Stream) {
         let mut kept = self.stream.lock();
-        if kept.is_none() {
-            if self.tree.streams.fetch_add(1, Ordering::Relaxed) >= MAX_STREAMS {
-                self.tree.streams.fetch_sub(1, Ordering::Relaxed);
-                return;
-            }
+        if kept.is_none() && self.tree.streams.fetch_add(1, Ordering::Relaxed) >= MAX_STREAMS {
+            self.tree.streams.fetch_sub(1, Ordering::Relaxed);
+            return;
         }
         *kept = Some(stream);
     }
