@@ -139,3 +139,29 @@ pub(crate) fn may_link(creds: &Creds, inode: &Arc<dyn Inode>) -> Result<()> {
         && check(creds, inode, READ | WRITE).is_ok();
     if harmless { Ok(()) } else { Err(Errno::EPERM) }
 }
+
+/// Whether `O_CREAT` may open what exists in `dir`: EACCES for another's special file or link in a
+/// world-writable sticky directory (`may_create_in_sticky()`; regular files and FIFOs are exempt, as
+/// `fs.protected_regular` and `fs.protected_fifos` are 0).
+pub(crate) fn may_create_in_sticky(
+    creds: &Creds,
+    dir: &Arc<dyn Inode>,
+    inode: &Arc<dyn Inode>,
+) -> Result<()> {
+    const STICKY: u32 = libc::S_ISVTX | libc::S_IWOTH;
+    if matches!(
+        inode.kind(),
+        FileType::Regular | FileType::Fifo | FileType::Directory
+    ) {
+        return Ok(());
+    }
+    let (mode, dir_uid, _) = dir.owner()?;
+    if mode & STICKY != STICKY {
+        return Ok(());
+    }
+    let (_, uid, _) = inode.owner()?;
+    if uid == dir_uid || uid == creds.fsuid {
+        return Ok(());
+    }
+    Err(Errno::EACCES)
+}

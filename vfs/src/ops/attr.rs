@@ -8,16 +8,12 @@ use crate::perm;
 use crate::types::*;
 use crate::walk::{Context, Location};
 
-/// The set-id bits that a change of contents or owner clears: set-user-id always, set-group-id if
-/// the group may execute (`setattr_should_drop_suidgid()`).
-fn set_ids(mode: u32) -> u32 {
-    let sgid = libc::S_ISGID | libc::S_IXGRP;
-    let gid_bit = if mode & sgid == sgid {
-        libc::S_ISGID
-    } else {
-        0
-    };
-    mode & libc::S_ISUID | gid_bit
+/// The set-id bits that a change of contents or owner clears: set-user-id always, set-group-id if the
+/// group may execute or is none of the caller's (`setattr_should_drop_suidgid()`).
+fn set_ids(creds: &Creds, mode: u32, gid: u32) -> u32 {
+    let keeps_group = mode & libc::S_IXGRP == 0 && (creds.in_group(gid) || creds.has(Caps::FSETID));
+    let gid_bit = if keeps_group { 0 } else { libc::S_ISGID };
+    mode & (libc::S_ISUID | gid_bit)
 }
 
 /// Clears set-id bits before contents change, for whoever lacks `CAP_FSETID`.
@@ -25,8 +21,8 @@ pub(super) fn drop_set_ids(creds: &Creds, inode: &Arc<dyn Inode>) -> Result<()> 
     if creds.has(Caps::FSETID) {
         return Ok(());
     }
-    let (mode, ..) = inode.owner()?;
-    let drop = set_ids(mode);
+    let (mode, _, gid) = inode.owner()?;
+    let drop = set_ids(creds, mode, gid);
     if drop == 0 {
         return Ok(());
     }
@@ -103,11 +99,12 @@ impl Vfs {
             ..SetAttr::default()
         };
         if loc.kind() != FileType::Directory {
-            let mut drop = set_ids(mode);
-            if mode & libc::S_ISGID != 0 && !creds.in_group(old_gid) && !creds.has(Caps::FSETID) {
-                drop |= libc::S_ISGID;
-            }
+            let drop = set_ids(creds, mode, old_gid);
             if drop != 0 {
+                // As with every other change of the mode (`setattr_prepare()`).
+                if !perm::is_owner(creds, old_uid) {
+                    return Err(Errno::EPERM);
+                }
                 changes.mode = Some(mode & 0o7777 & !drop);
             }
         }

@@ -250,6 +250,7 @@ impl Vfs {
                     Followed::Jumped => return self.open_location(cx, &walk.at, flags),
                 }
             }
+            perm::may_create_in_sticky(cx.creds, walk.at.inode(), child.inode())?;
             return self.open_location(cx, &child, flags);
         }
     }

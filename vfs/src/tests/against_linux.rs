@@ -369,6 +369,12 @@ fn compare(seed: u64, uid: u32, count: usize) {
     }
     f.creds = Creds::root();
     f.cwd = top;
+    let kept = |l: Location| l.kind() == FileType::Directory;
+    if !f.find("base", Lookup::empty()).is_ok_and(kept) {
+        // The operations have removed the very directory they worked in.
+        assert!(!base.is_dir() || base.is_symlink());
+        return;
+    }
     let (mut a, mut b) = (BTreeMap::new(), BTreeMap::new());
     our_tree(&f, "base", &mut a);
     linux_tree(&base, &base, &mut b);
