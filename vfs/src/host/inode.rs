@@ -152,10 +152,12 @@ impl HostInode {
     fn made(&self, name: &[u8], kind: FileType, new: NewNode) -> Result<Arc<dyn Inode>> {
         let (inode, stat) = self.child(name)?;
         // In a shared tree somebody may have put another node there meanwhile: do not chown that.
-        let ours = inode.kind == kind
-            && stat.uid == nix::unistd::geteuid().as_raw()
-            && (stat.nlink == 1 || kind == FileType::Directory);
-        if self.tree.options.shared && !ours {
+        let ours = || {
+            inode.kind == kind
+                && stat.uid == nix::unistd::geteuid().as_raw()
+                && (stat.nlink == 1 || kind == FileType::Directory)
+        };
+        if self.tree.options.shared && !ours() {
             return Err(Errno::ESTALE);
         }
         inode.adopt(&stat, new, stat.rdev)?;

@@ -64,6 +64,7 @@ struct Layers {
     devs: RwLock<Vec<u64>>,
     /// Inodes by the address of their upper inode.
     by_upper: Mutex<HashMap<usize, Weak<OverlayInode>>>,
+    last_whiteout: Mutex<Option<Arc<dyn Inode>>>,
     temp: AtomicU64,
 }
 
@@ -96,6 +97,7 @@ impl OverlayFs {
             dev: anonymous_dev(),
             devs: RwLock::new(vec![upper_dev]),
             by_upper: Mutex::default(),
+            last_whiteout: Mutex::new(None),
             temp: AtomicU64::new(0),
         });
         let root = layers.instantiate_upper(Parts {
@@ -182,16 +184,31 @@ impl Layers {
         }
     }
 
-    /// Puts a whiteout at `name` of the upper directory `dir`, in place of `old` if there is one.
-    fn whiteout(&self, dir: &Arc<dyn Inode>, name: &[u8], old: Option<FileType>) -> Result<()> {
+    /// Makes a whiteout: a further link of the last one, which is cheaper than an inode of its own
+    /// (as overlayfs does).
+    fn make_whiteout(&self, dir: &Arc<dyn Inode>, name: &[u8]) -> Result<()> {
+        let last = self.last_whiteout.lock().clone();
+        if let Some(last) = last {
+            match dir.link(name, &last) {
+                // It may be gone by now, or have all the links that an inode can have.
+                Err(e) if e != Errno::EEXIST => (),
+                done => return done,
+            }
+        }
+        // The mode that the host gives it in any case, so that nothing need be kept beside it.
         let new = NewNode {
             mode: 0o600,
             uid: 0,
             gid: 0,
         };
-        let mknod = |dir: &Arc<dyn Inode>, name: &[u8]| {
-            dir.mknod(name, FileType::CharDevice, 0, new).map(drop)
-        };
+        let made = dir.mknod(name, FileType::CharDevice, 0, new)?;
+        *self.last_whiteout.lock() = Some(made);
+        Ok(())
+    }
+
+    /// Puts a whiteout at `name` of the upper directory `dir`, in place of `old` if there is one.
+    fn whiteout(&self, dir: &Arc<dyn Inode>, name: &[u8], old: Option<FileType>) -> Result<()> {
+        let mknod = |dir: &Arc<dyn Inode>, name: &[u8]| self.make_whiteout(dir, name);
         let Some(old) = old else {
             return mknod(dir, name);
         };

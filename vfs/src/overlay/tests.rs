@@ -7,10 +7,13 @@ use std::sync::Arc;
 use super::*;
 use crate::host::tests::as_both;
 use crate::host::{HostFs, HostOptions};
+use crate::tmp::{TmpFs, TmpOptions};
 
 /// Two lower trees and an upper one in a directory of their own.
 struct Bed {
     dir: tempfile::TempDir,
+    /// The upper tree, if it is not on the host.
+    memory: Option<(Arc<TmpFs>, tempfile::TempDir)>,
 }
 
 impl Bed {
@@ -19,7 +22,20 @@ impl Bed {
         for name in ["top", "bottom", "upper", "work"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        Bed { dir }
+        Bed { dir, memory: None }
+    }
+
+    /// With an upper tree in memory.
+    fn in_memory() -> Bed {
+        let store = tempfile::tempdir_in("/dev/shm").unwrap();
+        let files = std::fs::File::open(store.path()).unwrap();
+        let fs = TmpFs::new(files.into(), TmpOptions::default()).unwrap();
+        fs.root().mkdir(b"upper", new(0o755)).unwrap();
+        fs.root().mkdir(b"work", new(0o755)).unwrap();
+        Bed {
+            memory: Some((fs, store)),
+            ..Bed::new()
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -36,7 +52,10 @@ impl Bed {
     }
 
     fn mount(&self) -> Arc<OverlayFs> {
-        let fs = self.host(".", false);
+        let fs: Arc<dyn FileSystem> = match &self.memory {
+            Some((fs, _)) => fs.clone(),
+            None => self.host(".", false),
+        };
         let dir = |name: &[u8]| fs.root().lookup(name, &NoCaller).unwrap();
         let upper = Upper {
             root: dir(b"upper"),
@@ -296,7 +315,6 @@ fn a_deep_tree_is_dropped_without_deep_recursion() {
         for _ in 0..depth {
             at = at.lookup(b"d", &NoCaller).unwrap();
         }
-        at.create(b"f", new(0o644)).unwrap();
         drop(fs);
         drop(at);
         let _ = std::process::Command::new("rm")
@@ -392,7 +410,11 @@ fn fill(random: &mut Random, bed: &Bed, merged: &Path) {
 }
 
 /// One random operation; its outcome as text.
-fn step(random: &mut Random, roots: [&Arc<dyn Inode>; 2], move_directories: bool) -> [String; 2] {
+fn step<const N: usize>(
+    random: &mut Random,
+    roots: [&Arc<dyn Inode>; N],
+    move_directories: bool,
+) -> [String; N] {
     let op = random.below(11);
     let (from_dir, from) = random.path();
     let (to_dir, to) = random.path();
@@ -464,8 +486,12 @@ fn step(random: &mut Random, roots: [&Arc<dyn Inode>; 2], move_directories: bool
 }
 
 /// Runs random operations on an overlay and on a plain directory with the same contents.
-fn differ(seed: u64, move_directories: bool, check: impl Fn(&Bed, &BTreeMap<String, String>)) {
-    let bed = Bed::new();
+fn differ(
+    bed: Bed,
+    seed: u64,
+    move_directories: bool,
+    check: impl Fn(&Bed, &BTreeMap<String, String>),
+) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     std::fs::create_dir(bed.path("plain")).unwrap();
     fill(&mut random, &bed, &bed.path("plain"));
@@ -493,8 +519,7 @@ fn differ(seed: u64, move_directories: bool, check: impl Fn(&Bed, &BTreeMap<Stri
             assert_eq!(ours, theirs, "seed {seed}: {log:#?}");
         }
     }
-    let work = std::fs::read_dir(bed.path("work")).unwrap().count();
-    assert_eq!(work, 0, "seed {seed}");
+    assert!(list(&overlay.layers.work).is_empty(), "seed {seed}");
     // What is in memory keeps its number over a copy-up; afterwards listings and attributes agree.
     dump(&bed.mount().root(), "", true, &mut BTreeMap::new());
     check(&bed, &dumped(&overlay.root()));
@@ -502,14 +527,41 @@ fn differ(seed: u64, move_directories: bool, check: impl Fn(&Bed, &BTreeMap<Stri
 
 #[test]
 fn random_operations_act_as_on_a_plain_directory() {
-    as_both(|| (1..24).for_each(|seed| differ(seed, true, |_, _| ())));
+    as_both(|| (1..24).for_each(|seed| differ(Bed::new(), seed, true, |_, _| ())));
+}
+
+#[test]
+fn random_operations_act_as_on_a_plain_directory_with_the_upper_tree_in_memory() {
+    (1..24).for_each(|seed| differ(Bed::in_memory(), seed, true, |_, _| ()));
+}
+
+#[test]
+fn operations_at_the_same_time_leave_a_tree_that_is_whole() {
+    let bed = Bed::new();
+    let plain = bed.path("plain");
+    std::fs::create_dir(&plain).unwrap();
+    fill(&mut Random(99), &bed, &plain);
+    let fs = bed.mount();
+    std::thread::scope(|scope| {
+        for seed in 1..5 {
+            let root = fs.root();
+            scope.spawn(move || {
+                let mut random = Random(seed << 32 | 1);
+                for _ in 0..400 {
+                    step(&mut random, [&root], true);
+                }
+            });
+        }
+    });
+    assert!(list(&fs.layers.work).is_empty());
+    assert_eq!(dumped(&fs.root()), dumped(&bed.mount().root()));
 }
 
 #[test]
 fn the_kernel_sees_the_same_tree_in_our_layers() {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     for seed in 1..16 {
-        differ(seed, false, |bed, ours| {
+        differ(Bed::new(), seed, false, |bed, ours| {
             std::fs::create_dir(bed.path("kernel")).unwrap();
             let options = format!(
                 "userxattr,lowerdir={}:{},upperdir={},workdir={}",
