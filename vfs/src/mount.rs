@@ -302,8 +302,14 @@ impl Vfs {
         source: &str,
     ) -> Result<()> {
         let mut at = at.clone();
-        let mut mounts = self.mounts.lock();
         at.cross_mounts();
+        // Under its lock a directory is neither removed nor covered by another mount meanwhile.
+        let place = at.dentry.clone();
+        let _guard = place.lock();
+        let mut mounts = self.mounts.lock();
+        if at.dentry.is_mount_point() && at.mount.child_at(&at.dentry).is_some() {
+            return Err(Errno::EBUSY);
+        }
         if (root.kind() == FileType::Directory) != (at.kind() == FileType::Directory) {
             return Err(Errno::ENOTDIR);
         }

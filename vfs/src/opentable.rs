@@ -67,6 +67,13 @@ impl FileTable {
     }
 
     pub(crate) fn insert(&self, id: BackingId, location: &Location) {
+        let entry = self.entries.read().get(&id).map(|e| {
+            e.used.store(true, Ordering::Relaxed);
+            e.location.same(location)
+        });
+        if entry == Some(true) {
+            return;
+        }
         let entry = Entry {
             location: location.clone(),
             used: AtomicBool::new(true),

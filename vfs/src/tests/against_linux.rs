@@ -324,8 +324,7 @@ fn linux_tree(top: &Path, path: &Path, tree: &mut BTreeMap<String, String>) {
 }
 
 /// Runs `count` operations as user `uid`, both ways.
-fn compare(seed: u64, uid: u32, count: usize) {
-    let mut f = Fixture::new();
+fn compare(mut f: Fixture, seed: u64, uid: u32, count: usize) {
     let real = tempfile::tempdir_in("/dev/shm").unwrap();
     let base = real.path().join("base");
     std::fs::create_dir(&base).unwrap();
@@ -381,8 +380,7 @@ fn compare(seed: u64, uid: u32, count: usize) {
     assert_eq!(a, b, "seed {seed}");
 }
 
-#[test]
-fn random_operations_give_what_linux_gives() {
+fn compare_many(fixture: fn() -> Fixture, default: u64) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root, to act as several users on the host");
         return;
@@ -392,10 +390,37 @@ fn random_operations_give_what_linux_gives() {
     let seeds = std::env::var("DUET_SEEDS")
         .ok()
         .and_then(|s| s.parse().ok());
-    for seed in 1..=seeds.unwrap_or(60u64) {
+    for seed in 1..=seeds.unwrap_or(default) {
         let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        std::thread::spawn(move || compare(seed, [0, 7][seed as usize % 2], 400))
+        // A thread of its own, as it changes its ids.
+        std::thread::spawn(move || compare(fixture(), seed, [0, 7][seed as usize % 2], 400))
             .join()
             .unwrap();
     }
+}
+
+#[test]
+fn random_operations_on_tmp() {
+    compare_many(Fixture::new, 60);
+}
+
+#[test]
+fn random_operations_on_a_host_directory() {
+    compare_many(|| host(false), 30);
+}
+
+#[test]
+fn random_operations_on_a_shared_host_directory() {
+    compare_many(|| host(true), 30);
+}
+
+fn host(shared: bool) -> Fixture {
+    use crate::host::{HostFs, HostOptions};
+    Fixture::over(|_, dir| {
+        let options = HostOptions {
+            shared,
+            ..HostOptions::default()
+        };
+        HostFs::open(dir, options).unwrap()
+    })
 }

@@ -3,6 +3,7 @@
 mod against_linux;
 mod cache;
 mod open_table;
+mod outside;
 mod permissions;
 mod walking;
 
@@ -10,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::inode::NoCaller;
+use crate::inode::{FileSystem, NoCaller};
 use crate::mount::{MountFlags, Store, Vfs};
 use crate::tmp::{TmpFs, TmpOptions};
 use crate::types::*;
@@ -31,16 +32,23 @@ pub(crate) fn open_dir(path: &Path) -> OwnedFd {
 
 impl Fixture {
     pub(crate) fn new() -> Fixture {
+        Fixture::over(|files, _| {
+            let options = TmpOptions {
+                mode: 0o755,
+                ..TmpOptions::default()
+            };
+            TmpFs::new(files, options).unwrap()
+        })
+    }
+
+    /// With the root that `make` gives, of the store's files and a directory of the host.
+    pub(crate) fn over(make: impl FnOnce(OwnedFd, &Path) -> Arc<dyn FileSystem>) -> Fixture {
         let store = tempfile::tempdir_in("/dev/shm").unwrap();
-        for dir in ["files", "dirs"] {
+        for dir in ["files", "dirs", "host"] {
             std::fs::create_dir(store.path().join(dir)).unwrap();
         }
         let files = open_dir(&store.path().join("files"));
-        let options = TmpOptions {
-            mode: 0o755,
-            ..TmpOptions::default()
-        };
-        let fs = TmpFs::new(files.try_clone().unwrap(), options).unwrap();
+        let fs = make(files.try_clone().unwrap(), &store.path().join("host"));
         let dirs = open_dir(&store.path().join("dirs"));
         let vfs = Vfs::new(Store { files, dirs }, fs, MountFlags::empty(), "tmp").unwrap();
         let root = vfs.root();
