@@ -3,7 +3,10 @@
 //! Each inode holds an `O_PATH` descriptor that was opened relative to its parent's, one component
 //! at a time and without following symbolic links, so nothing that happens on the host can lead an
 //! operation out of the tree. What the host user may not set (owners, set-id bits, device numbers)
-//! is kept beside the node, see [`meta`].
+//! is kept beside the node, in the attribute `user.duet.meta`.
+//!
+//! A tree that is not `shared` must have no other writer, a second `HostFs` included: what is read of
+//! it is remembered.
 //!
 //! Lock order: an inode's `state`, then the tree's tables (`inodes`, `devs`, `memory`), none of
 //! which is held during host I/O.

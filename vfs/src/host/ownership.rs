@@ -66,8 +66,14 @@ impl HostInode {
 
     /// Makes the node look like `want`: for real as far as the host lets us, by a record beyond.
     pub(super) fn apply(&self, known: &mut Known, stat: &Stat, want: Meta) -> Result<()> {
+        let done = self.apply_parts(known, stat, want);
+        // Counted when all is done: attributes read before must not be remembered.
         self.version.fetch_add(1, Ordering::AcqRel);
         known.owner = None;
+        done
+    }
+
+    fn apply_parts(&self, known: &mut Known, stat: &Stat, want: Meta) -> Result<()> {
         let mut real = *stat;
         if self.tree.privileged && (real.uid, real.gid) != (want.uid, want.gid) {
             let (uid, gid) = (Uid::from_raw(want.uid), Gid::from_raw(want.gid));

@@ -330,3 +330,38 @@ fn a_large_directory_lists_in_full_while_it_is_emptied() {
     assert_eq!(seen, count);
     assert!(names(&root).is_empty());
 }
+
+#[test]
+fn without_attributes_the_record_is_kept_for_the_run() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let dir = tempfile::tempdir().unwrap();
+    let kind = Some("ramfs");
+    if let Err(e) = mount(kind, dir.path(), kind, MsFlags::empty(), None::<&str>) {
+        eprintln!("SKIPPED: a file system without attributes cannot be mounted here: {e}");
+        return;
+    }
+    let (fs, root) = open(&dir);
+    let rdev = libc::makedev(1, 3);
+    root.mknod(b"null", FileType::CharDevice, rdev, new(0o666, 0, 0))
+        .unwrap();
+    let file = root.create(b"f", new(0o4711, 3, 4)).unwrap();
+    assert_eq!(file.set_xattr(b"user.a", b"1", 0), Err(Errno::EOPNOTSUPP));
+    drop(file);
+    let file = root.lookup(b"f", &NoCaller).unwrap().attr().unwrap();
+    assert_eq!((file.mode, file.uid, file.gid), (0o104711, 3, 4));
+    let null = root.lookup(b"null", &NoCaller).unwrap();
+    assert_eq!(
+        (null.kind(), null.attr().unwrap().rdev),
+        (FileType::CharDevice, rdev)
+    );
+    assert!(fs.tree.memory.lock().len() == 2);
+    drop(null);
+    for name in [b"f".as_slice(), b"null"] {
+        // As the walk does, which looks a name up before it removes it.
+        let _held = root.lookup(name, &NoCaller).unwrap();
+        root.unlink(name).unwrap();
+    }
+    assert!(fs.tree.memory.lock().is_empty());
+    drop((fs, root));
+    umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+}

@@ -9,7 +9,7 @@
 //! # Lock order
 //!
 //! 1. `OverlayInode::copying`: held while that inode is copied up, an ancestor's never with it.
-//! 2. `OverlayInode::names` of directories: several in order of address ([`inode::lock_all`]).
+//! 2. `OverlayInode::names` of directories: several in order of address (`lock_all`).
 //! 3. `OverlayInode::listing`.
 //! 4. Leaves, never held during I/O: `upper`, `children`, and the tables of the file system.
 
