@@ -1,1 +1,29 @@
-//! Support for the end-to-end tests.
+//! Support for the end-to-end tests: it finds the `duet` program, builds the guests of `testbins/`,
+//! runs a program natively and in a layer, and compares.
+//!
+//! The oracle is Linux itself: a guest prints what it sees, and must print the same natively (in a
+//! fresh directory) and under `duet run` (in the layer's `/tmp`).
+
+mod build;
+mod run;
+
+pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
+pub use run::{Output, both, command_output, duet_command, duet_run, native_run, tempdir};
+
+use std::io::Write;
+
+/// Says that `test` did not run and why: at once on standard error (past the test harness's capture)
+/// and in `skipped.txt` beside the guests, which `.ci/run` prints at its end.
+pub fn skip(test: &str, reason: &str) {
+    let line = format!("SKIPPED {test}: {reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(testbins_dir().join("skipped.txt"));
+    if let Ok(mut file) = file {
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+/// True if this process is root, as tests of ownership need on their native side.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

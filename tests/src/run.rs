@@ -1,0 +1,143 @@
+//! Running programs, natively and in a layer, with a time limit.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::build::duet;
+
+/// How long any one run may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What a program printed and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its standard output, lossily decoded.
+    pub stdout: String,
+    /// Its standard error, lossily decoded.
+    pub stderr: String,
+    /// Its exit status as a shell has it: 128 + N for death by signal N.
+    pub status: i32,
+}
+
+impl Output {
+    /// Fails the test unless the program ended with status 0; returns its standard output.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.status, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+/// Runs `command` with `input` as standard input, and kills its process group after the time limit.
+pub fn command_output(mut command: Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        let _ = stdin.write_all(&input);
+    });
+    let read = |stream: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let out = std::thread::spawn(move || read(&mut stdout));
+    let err = std::thread::spawn(move || read(&mut stderr));
+    let end = Instant::now() + LIMIT;
+    let mut late = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+        if Instant::now() > end && !late {
+            late = true;
+            let group = nix::unistd::Pid::from_raw(child.id() as i32);
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let _ = writer.join();
+    let stdout = out.join().expect("reader");
+    let mut stderr = err.join().expect("reader");
+    if late {
+        stderr.push_str("\n(killed: it ran longer than the time limit)\n");
+    }
+    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Output { stdout, stderr, status }
+}
+
+/// A fresh directory that any user may use, as `/tmp` is.
+pub fn tempdir() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("duet-test-").tempdir_in("/tmp").expect("temporary directory");
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).expect("chmod");
+    dir
+}
+
+fn plain_environment(command: &mut Command) {
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C");
+}
+
+/// Runs `program` natively in a fresh directory.
+pub fn native_run(program: &Path, args: &[&str], input: &[u8]) -> Output {
+    let dir = tempdir();
+    let mut command = Command::new(program);
+    command.args(args).current_dir(dir.path());
+    plain_environment(&mut command);
+    command_output(command, input)
+}
+
+/// `duet run OPTIONS`, to which the program and its arguments are added. The caller's HOME and
+/// temporary directories are kept, nothing else of the environment.
+pub fn duet_command<S: AsRef<OsStr>>(options: &[S]) -> Command {
+    let mut command = Command::new(duet());
+    command.arg("run").args(options);
+    let home = std::env::var_os("HOME").unwrap_or_else(|| OsString::from("/tmp"));
+    plain_environment(&mut command);
+    command.env("HOME", home);
+    command
+}
+
+/// Runs `program` in a layer made with `options`.
+pub fn duet_run(options: &[&str], program: &Path, args: &[&str], input: &[u8]) -> Output {
+    let mut command = duet_command(options);
+    command.arg(program).args(args);
+    command_output(command, input)
+}
+
+/// Runs `program` natively and in a layer, and fails the test where output or status differ.
+#[track_caller]
+pub fn both(options: &[&str], program: &Path, args: &[&str]) {
+    let native = native_run(program, args, b"");
+    let layer = duet_run(options, program, args, b"");
+    if native == layer {
+        return;
+    }
+    let mut difference = String::new();
+    let (a, b): (Vec<_>, Vec<_>) = (native.stdout.lines().collect(), layer.stdout.lines().collect());
+    let mut shown = 0;
+    for i in 0..a.len().max(b.len()) {
+        let (x, y) = (a.get(i).unwrap_or(&"(end)"), b.get(i).unwrap_or(&"(end)"));
+        if x != y && shown < 40 {
+            difference += &format!("line {}\n  native: {x}\n  layer:  {y}\n", i + 1);
+            shown += 1;
+        }
+    }
+    panic!(
+        "{} {args:?} differs from native: status {} and {}\n{difference}native stderr: {}\nlayer stderr: {}",
+        program.display(),
+        native.status,
+        layer.status,
+        native.stderr,
+        layer.stderr
+    );
+}

@@ -1,0 +1,73 @@
+//! Every guest of `testbins/` prints the same natively and in a layer.
+
+use duet_tests::{Toolchain, both, guest, is_root, skip};
+
+/// Runs a guest both ways. As another user than root, the layer gets that user's id, so that both
+/// sides see the same; guests about root itself are then skipped.
+#[track_caller]
+fn same(test: &str, name: &str, toolchain: Toolchain, needs_root: bool, args: &[&str]) {
+    let Some(program) = guest(name, toolchain) else {
+        return skip(test, &format!("no compiler for {toolchain:?}"));
+    };
+    let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
+    let mut options = vec!["-w", "/tmp", "-e", "LANG=C"];
+    if toolchain == Toolchain::Dynamic {
+        options.push("--host-root");
+    }
+    if !is_root() {
+        if needs_root {
+            return skip(test, "its native side needs root");
+        }
+        options.extend(["-u", &user]);
+    }
+    both(&options, &program, args);
+}
+
+macro_rules! guests {
+    ($($test:ident: $name:literal $toolchain:ident $(root $root:literal)? $([$($arg:literal),*])?;)*) => {$(
+        #[test]
+        fn $test() {
+            let needs_root = false $(|| $root)?;
+            same(stringify!($test), $name, Toolchain::$toolchain, needs_root, &[$($($arg),*)?]);
+        }
+    )*};
+}
+
+guests! {
+    files: "files" Static;
+    files_musl: "files" Musl;
+    files_pie: "files" StaticPie;
+    files_dynamic: "files" Dynamic;
+    tmpfile: "tmpfile" Static;
+    dirs: "dirs" Static;
+    dirs_musl: "dirs" Musl ["300"];
+    dirs_100000: "dirs" Static ["100000"];
+    rename: "rename" Static;
+    meta: "meta" Static;
+    meta_musl: "meta" Musl;
+    perms: "perms" Static root true;
+    mknod: "mknod" Static root true;
+    fifo: "fifo" Static;
+    fifo_musl: "fifo" Musl;
+    unixsock: "unixsock" Static;
+    locks: "locks" Static;
+    openat2: "openat2" Static;
+    inotify: "inotify" Static;
+    mmap: "mmap" Static;
+    exec: "exec" Static;
+    exec_pie: "exec" StaticPie;
+    exec_musl: "exec" Musl;
+    signals: "signals" Static root true;
+    procs: "procs" Static;
+    procs_musl: "procs" Musl;
+    threads: "threads" Static;
+    threads_musl: "threads" Musl;
+    threads_dynamic: "threads" Dynamic;
+    ipc: "ipc" Static;
+    inet: "inet" Static;
+    pty: "pty" Static;
+    procfs: "procfs" Static;
+    system: "system" Static;
+    rust: "std" Rust;
+    go: "std" Go;
+}
