@@ -1,2 +1,83 @@
-//! The duet command.
-fn main() {}
+//! The `duet` command: options, messages and exit codes. It has no logic of its own.
+//!
+//! Exit codes: the program's own; 128+N if signal N killed it; 125 if Duet fails, 126 if the program
+//! cannot be run, 127 if there is none.
+
+mod demo;
+mod doctor;
+mod report;
+mod run;
+mod syscalls;
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+/// Runs a Linux program in a compatibility layer of its own.
+#[derive(Parser)]
+#[command(name = "duet", version, about, max_term_width = 100)]
+#[command(after_help = "Examples:
+  duet run ./prog arg             run a static program in an empty tree
+  duet run --rootfs tree sh       a shell in a tree; what it writes is thrown away
+  duet run --host-root ls /       any installed program, on the host's tree, read-only
+  duet syscalls openat            what Duet does with a system call
+  duet doctor                     what this host offers, and what to enable")]
+struct Cli {
+    /// Say more: once for what Duet does, twice for details, three times for each call
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a program in a sandbox
+    Run(run::Options),
+    /// Show what Duet does with each system call, or explain one
+    Syscalls(syscalls::Options),
+    /// Check what this host offers, and say what to enable
+    Doctor(doctor::Options),
+    /// Run a built-in program and show which of its calls were native and which emulated
+    Demo,
+}
+
+/// What Duet's own failure exits with.
+const FAILURE: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            if let Err(e) = e.print() {
+                eprintln!("duet: {e}");
+            }
+            return ExitCode::from(if e.use_stderr() { FAILURE } else { 0 });
+        }
+    };
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (_, 0) => log::LevelFilter::Warn,
+        (_, 1) => log::LevelFilter::Info,
+        (_, 2) => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    };
+    env_logger::Builder::new().filter_level(level).parse_default_env().format_timestamp(None).init();
+    let result = match cli.command {
+        Command::Run(options) => run::main(&options),
+        Command::Syscalls(options) => syscalls::main(&options),
+        Command::Doctor(options) => doctor::main(&options),
+        Command::Demo => demo::main(),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("duet: {e:#}");
+            let code = e.downcast_ref().map_or(FAILURE, duet_sandbox::Error::exit_code);
+            ExitCode::from(code)
+        }
+    }
+}

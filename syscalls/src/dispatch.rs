@@ -24,15 +24,17 @@ pub fn serve(kernel: &Arc<Kernel>) -> Result<()> {
 
 /// Handles one call.
 pub fn handle(kernel: &Arc<Kernel>, call: Call) {
-    if call.arch != ARCH_X86_64 || call.nr & X32_BIT != 0 {
+    // The private number lies where x32's do, so that no kernel will ever give it a meaning.
+    let from_stub = call.arch == ARCH_X86_64 && call.nr == duet_loader::stub::STUB_NR;
+    if !from_stub && (call.arch != ARCH_X86_64 || call.nr & X32_BIT != 0) {
         kernel.counters.count_foreign();
         return refuse(kernel, &call, Errno::ENOSYS);
     }
-    let handler = if call.nr == duet_loader::stub::STUB_NR {
+    let handler = if from_stub {
         handlers::exec::stub_report
     } else {
         let verdict = table::verdict(call.arch, call.nr, &call.args);
-        kernel.counters.count(call.nr, matches!(verdict, Verdict::Refused(_)));
+        kernel.counters.count(call.nr, verdict);
         match (verdict, handlers::of(call.nr)) {
             (Verdict::Native, _) => return send(kernel, &call, Answer::Run),
             (Verdict::Refused(e), _) => return refuse(kernel, &call, e),

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::process::ProcessTable;
 use crate::sockets::SocketNames;
+use crate::table::{self, Verdict};
 
 /// Which network the guest sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,22 +38,34 @@ pub enum NameKind {
 
 /// Calls seen so far, by number.
 pub struct Counters {
-    by_number: Box<[Count]>,
+    by_number: Box<[Slots]>,
     unknown: AtomicU64,
     foreign: AtomicU64,
 }
 
-/// One call's count.
 #[derive(Default)]
-pub struct Count {
-    calls: AtomicU64,
+struct Slots {
+    native: AtomicU64,
+    emulated: AtomicU64,
     refused: AtomicU64,
+}
+
+/// How often one call was made, by what became of it. Calls that the filter lets through unseen are
+/// not among the native ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Run by the kernel.
+    pub native: u64,
+    /// Served by a handler, whatever it answered.
+    pub emulated: u64,
+    /// Refused by the table.
+    pub refused: u64,
 }
 
 impl Default for Counters {
     fn default() -> Counters {
         Counters {
-            by_number: (0..512).map(|_| Count::default()).collect(),
+            by_number: (0..512).map(|_| Slots::default()).collect(),
             unknown: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
         }
@@ -61,15 +74,15 @@ impl Default for Counters {
 
 impl Counters {
     /// Counts one call.
-    pub fn count(&self, nr: u32, refused: bool) {
-        let Some(c) = self.by_number.get(nr as usize) else {
-            self.unknown.fetch_add(1, Ordering::Relaxed);
-            return;
+    pub fn count(&self, nr: u32, verdict: Verdict) {
+        let known = table::lookup(nr).and_then(|_| self.by_number.get(nr as usize));
+        let slot = match (known, verdict) {
+            (None, _) => &self.unknown,
+            (Some(s), Verdict::Native) => &s.native,
+            (Some(s), Verdict::Emulated) => &s.emulated,
+            (Some(s), Verdict::Refused(_)) => &s.refused,
         };
-        c.calls.fetch_add(1, Ordering::Relaxed);
-        if refused {
-            c.refused.fetch_add(1, Ordering::Relaxed);
-        }
+        slot.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a call by another entry than `syscall` with a 64-bit number (`int 0x80`, x32).
@@ -82,17 +95,20 @@ impl Counters {
         self.foreign.load(Ordering::Relaxed)
     }
 
-    /// `(number, calls, refused)` of every call that was made.
-    pub fn counts(&self) -> Vec<(u32, u64, u64)> {
-        let all = self.by_number.iter().enumerate().map(|(nr, c)| {
-            (nr as u32, c.calls.load(Ordering::Relaxed), c.refused.load(Ordering::Relaxed))
-        });
-        all.filter(|&(_, calls, _)| calls > 0).collect()
-    }
-
     /// Calls with a number that no system call has.
     pub fn unknown(&self) -> u64 {
         self.unknown.load(Ordering::Relaxed)
+    }
+
+    /// Every call that was made, by number.
+    pub fn counts(&self) -> Vec<(u32, Counts)> {
+        let read = |s: &Slots| Counts {
+            native: s.native.load(Ordering::Relaxed),
+            emulated: s.emulated.load(Ordering::Relaxed),
+            refused: s.refused.load(Ordering::Relaxed),
+        };
+        let all = self.by_number.iter().enumerate().map(|(nr, s)| (nr as u32, read(s)));
+        all.filter(|(_, c)| *c != Counts::default()).collect()
     }
 }
 

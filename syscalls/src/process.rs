@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,7 @@ pub struct PendingExec {
 /// One guest process (thread group).
 pub struct Process {
     tgid: i32,
+    serial: u64,
     pidfd: OwnedFd,
     guest_pid: OnceLock<i32>,
     state: Mutex<Arc<State>>,
@@ -79,6 +80,11 @@ impl Process {
     /// Thread-group id in the supervisor's pid namespace.
     pub fn host_pid(&self) -> i32 {
         self.tgid
+    }
+
+    /// A number that no other process of the sandbox has or had.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// A pidfd of it.
@@ -148,6 +154,7 @@ pub struct ProcessTable {
     initial: Arc<State>,
     /// The program that the first process is about to run.
     first_launch: Mutex<Option<PendingExec>>,
+    next_serial: AtomicU64,
 }
 
 /// What `/proc/PID/stat` tells of a process.
@@ -182,6 +189,7 @@ impl ProcessTable {
     pub fn new(initial: State, first: PendingExec) -> Result<ProcessTable> {
         Ok(ProcessTable {
             first_launch: Mutex::new(Some(first)),
+            next_serial: AtomicU64::new(1),
             inner: Mutex::default(),
             deaths: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             init: AtomicI32::new(0),
@@ -216,6 +224,11 @@ impl ProcessTable {
         self.all().into_iter().find(|p| p.guest_pid() == pid)
     }
 
+    /// The state of a process that descends from nobody known.
+    pub fn initial_state(&self) -> Arc<State> {
+        self.initial.clone()
+    }
+
     /// Every known process.
     pub fn all(&self) -> Vec<Arc<Process>> {
         let inner = self.inner.lock();
@@ -241,6 +254,7 @@ impl ProcessTable {
         let state = self.inherited(tid, depth)?;
         let process = Arc::new(Process {
             tgid: tid,
+            serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
             pidfd,
             guest_pid: OnceLock::new(),
             state: Mutex::new(state),

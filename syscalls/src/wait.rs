@@ -59,6 +59,11 @@ pub fn elsewhere(t: &Task, step: impl Fn(&Task) -> Blocked + Send + 'static) -> 
 }
 
 fn wait_and_answer(task: &Task, step: &dyn Fn(&Task) -> Blocked) {
+    let mut interrupt = SigSet::empty();
+    interrupt.add(Signal::SIGURG);
+    if let Err(e) = interrupt.thread_unblock() {
+        log::warn!("this wait cannot be interrupted: {e}");
+    }
     let ended = Arc::new(AtomicBool::new(false));
     let waiter = pthread_self();
     let watcher = {

@@ -1,0 +1,204 @@
+//! `duet run`.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use duet_sandbox::{Config, Network, Tree, Volume};
+
+use crate::report;
+
+/// Options of `duet run`.
+#[derive(Args)]
+pub struct Options {
+    /// Directory that is the program's tree
+    #[arg(long, value_name = "DIR", conflicts_with = "host_root")]
+    rootfs: Option<PathBuf>,
+    /// Write to the tree itself instead of a layer that is thrown away
+    #[arg(long, requires = "rootfs")]
+    rw: bool,
+    /// Show the host's tree, read-only, under a layer that is thrown away
+    #[arg(long)]
+    host_root: bool,
+    /// Show a file or directory of the host in the tree
+    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]", value_parser = parse_volume)]
+    volumes: Vec<Volume>,
+    /// Mount an empty tmpfs
+    #[arg(long, value_name = "DST", value_parser = parse_absolute)]
+    tmpfs: Vec<OsString>,
+    /// Set an environment variable, or with NAME alone take it from the caller
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+    /// Pass the caller's whole environment
+    #[arg(long)]
+    env_host: bool,
+    /// Working directory in the tree
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<OsString>,
+    /// User, and group, to be inside (numbers)
+    #[arg(short, long, value_name = "UID[:GID]", default_value = "0", value_parser = parse_user)]
+    user: (u32, u32),
+    /// Host name inside
+    #[arg(long, value_name = "NAME", default_value = "duet", value_parser = parse_hostname)]
+    hostname: String,
+    /// Network
+    #[arg(long, value_enum, default_value_t = NetworkOption::None)]
+    network: NetworkOption,
+    /// At the end, print what was called: native, emulated, refused. Native calls are slower then
+    #[arg(long)]
+    report: bool,
+    /// With --report: one JSON object instead of a table
+    #[arg(long, requires = "report")]
+    json: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROG")]
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NetworkOption {
+    /// A loopback device of its own, and nothing else
+    None,
+    /// The host's network
+    Host,
+}
+
+fn parse_volume(text: &str) -> Result<Volume, String> {
+    let (text, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    let (source, target) = text.split_once(':').ok_or("a volume is SRC:DST or SRC:DST:ro")?;
+    if !target.starts_with('/') {
+        return Err(format!("the target {target:?} is not an absolute path"));
+    }
+    if source.is_empty() {
+        return Err("the source is empty".into());
+    }
+    Ok(Volume { source: source.into(), target: target.as_bytes().to_vec(), read_only })
+}
+
+fn parse_absolute(text: &str) -> Result<OsString, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err("not an absolute path".into()) }
+}
+
+fn parse_user(text: &str) -> Result<(u32, u32), String> {
+    let id = |t: &str| match t.parse() {
+        Ok(u32::MAX) | Err(_) => Err(format!("{t:?} is no id; a user is UID or UID:GID")),
+        Ok(id) => Ok(id),
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((id(uid)?, id(gid)?)),
+        None => id(text).map(|uid| (uid, uid)),
+    }
+}
+
+fn parse_hostname(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 64 || text.contains('\0') {
+        return Err("a host name has 1 to 64 bytes".into());
+    }
+    Ok(text.into())
+}
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The guest's environment: the usual few variables, or the caller's, then what `--env` says.
+fn environment(options: &Options) -> Result<Vec<CString>> {
+    let mut env: Vec<(OsString, OsString)> = if options.env_host {
+        std::env::vars_os().collect()
+    } else {
+        let home = if options.user.0 == 0 { "/root" } else { "/" };
+        let mut env =
+            vec![("PATH".into(), DEFAULT_PATH.into()), ("HOME".into(), OsString::from(home))];
+        env.extend(std::env::var_os("TERM").map(|t| ("TERM".into(), t)));
+        env
+    };
+    for setting in &options.env {
+        let bytes = setting.as_bytes();
+        let at = bytes.iter().position(|&b| b == b'=');
+        let (name, value) = match at {
+            Some(0) => bail!("--env {}: the name is empty", setting.to_string_lossy()),
+            Some(at) => {
+                let (name, value) = bytes.split_at(at);
+                (name, Some(OsStr::from_bytes(&value[1..]).to_owned()))
+            }
+            None => (bytes, std::env::var_os(setting)),
+        };
+        let name = OsStr::from_bytes(name).to_owned();
+        env.retain(|(n, _)| *n != name);
+        env.extend(value.map(|v| (name, v)));
+    }
+    let join = |(name, value): (OsString, OsString)| {
+        let mut text = name;
+        text.push("=");
+        text.push(value);
+        c_string(text)
+    };
+    env.into_iter().map(join).collect()
+}
+
+fn c_string(text: OsString) -> Result<CString> {
+    CString::new(text.into_vec()).context("an argument holds a NUL byte")
+}
+
+fn config(options: &Options) -> Result<Config> {
+    let tree = match &options.rootfs {
+        Some(path) => Tree::Directory { path: path.clone(), writable: options.rw },
+        None if options.host_root => Tree::Host,
+        None => Tree::Bare,
+    };
+    let mut command = options.command.iter().cloned().map(c_string);
+    let program = command.next().context("no program is named")??;
+    Ok(Config {
+        program,
+        args: command.collect::<Result<_>>()?,
+        env: environment(options)?,
+        tree,
+        volumes: options.volumes.clone(),
+        tmpfs: options.tmpfs.iter().map(|t| t.as_bytes().to_vec()).collect(),
+        workdir: options.workdir.as_ref().map(|d| d.as_bytes().to_vec()),
+        uid: options.user.0,
+        gid: options.user.1,
+        hostname: options.hostname.clone(),
+        network: match options.network {
+            NetworkOption::None => Network::None,
+            NetworkOption::Host => Network::Host,
+        },
+        count_native: options.report,
+    })
+}
+
+/// Runs the command.
+pub fn main(options: &Options) -> Result<u8> {
+    let outcome = duet_sandbox::run(&config(options)?)?;
+    if options.report {
+        let report = report::Report::new(outcome.counters());
+        eprint!("{}", if options.json { report.json()? } else { report.text() });
+    }
+    Ok(outcome.exit_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_parsed() {
+        let v = parse_volume("/a:/b:ro").unwrap();
+        assert_eq!((v.source, v.target, v.read_only), ("/a".into(), b"/b".to_vec(), true));
+        assert!(!parse_volume("a:/b").unwrap().read_only);
+        assert!(parse_volume("/a").is_err());
+        assert!(parse_volume("/a:b").is_err());
+        assert!(parse_volume(":/b").is_err());
+    }
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!(parse_user("7"), Ok((7, 7)));
+        assert_eq!(parse_user("7:8"), Ok((7, 8)));
+        assert!(parse_user("root").is_err());
+        assert!(parse_user("4294967295").is_err());
+    }
+}

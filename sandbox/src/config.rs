@@ -1,0 +1,72 @@
+//! What to run, and how: the options of `duet run` in typed form.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+
+pub use duet_syscalls::kernel::Network;
+
+/// Where the guest's tree comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// Only the program, `/dev`, `/proc` and `/tmp`.
+    Bare,
+    /// A directory of the host.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Whether what the guest writes goes there; else it is thrown away.
+        writable: bool,
+    },
+    /// The host's own tree; what the guest writes is thrown away.
+    Host,
+}
+
+/// A file or directory of the host, shown in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the tree, absolute.
+    pub target: Vec<u8>,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The program: a path in the tree, or a name to look for in `PATH`; with [`Tree::Bare`] a path or
+    /// name on the host.
+    pub program: CString,
+    /// Arguments behind the program's name.
+    pub args: Vec<CString>,
+    /// Environment, as `NAME=VALUE`.
+    pub env: Vec<CString>,
+    /// The tree.
+    pub tree: Tree,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+    /// Directories to mount an empty tmpfs at.
+    pub tmpfs: Vec<Vec<u8>>,
+    /// Working directory in the tree; by default the caller's with [`Tree::Host`], else `/`.
+    pub workdir: Option<Vec<u8>>,
+    /// User id inside.
+    pub uid: u32,
+    /// Group id inside.
+    pub gid: u32,
+    /// Host name inside.
+    pub hostname: String,
+    /// Network.
+    pub network: Network,
+    /// Count native calls too, which makes each of them slower.
+    pub count_native: bool,
+}
+
+impl Config {
+    /// The value of an environment variable of the guest.
+    pub fn env_value(&self, name: &[u8]) -> Option<&[u8]> {
+        self.env.iter().rev().find_map(|e| {
+            e.as_bytes().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="))
+        })
+    }
+}

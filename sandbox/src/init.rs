@@ -1,0 +1,446 @@
+//! The sandbox's init (pid 1 of its pid namespace) and the first guest process, up to its `execveat`.
+//!
+//! Both run in children of the supervisor made while it had a single thread. Init keeps its
+//! capabilities inside the sandbox's own user namespace; the guest gives up all of them.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setpgid, setresgid, setresuid};
+
+use crate::channel::{Channel, Message};
+
+/// What init needs to know.
+pub struct Plan<'a> {
+    /// Host name inside.
+    pub hostname: &'a [u8],
+    /// Whether the network namespace is new and its loopback device must be brought up.
+    pub own_network: bool,
+    /// Arguments of the program, for `execveat`.
+    pub argv: &'a [CString],
+    /// Its environment.
+    pub envp: &'a [CString],
+    /// The filter.
+    pub filter: &'a [libc::sock_filter],
+    /// The start-up stub.
+    pub stub: BorrowedFd<'a>,
+    /// Marks Duet's own `execveat`.
+    pub exec_cookie: u64,
+    /// Signal mask to give the guest.
+    pub mask: SigSet,
+    /// Soft and hard limit of descriptors for the guest (the supervisor has raised its own).
+    pub descriptor_limit: (u64, u64),
+    /// The terminal to put the guest in the foreground of.
+    pub terminal: Option<BorrowedFd<'a>>,
+}
+
+type Step<T> = Result<T, (String, Errno)>;
+
+trait Named<T> {
+    fn named(self, what: &str) -> Step<T>;
+}
+
+impl<T> Named<T> for nix::Result<T> {
+    fn named(self, what: &str) -> Step<T> {
+        self.map_err(|e| (what.to_owned(), e))
+    }
+}
+
+/// Runs init in the calling process, which must be the first of new namespaces. Never returns.
+pub fn main(plan: &Plan<'_>, channel: &Channel) -> ! {
+    let status = match set_up(plan, channel).and_then(|child| attend(channel, child)) {
+        Ok(()) => 0,
+        Err((what, e)) => {
+            let text = format!("{what}: {}", e.desc());
+            if let Err(e) = channel.send(&Message::Failed(text), &[]) {
+                log::debug!("the supervisor is gone: {e}");
+            }
+            1
+        }
+    };
+    // SAFETY: ends this process without running the supervisor's exit handlers.
+    unsafe { libc::_exit(status) }
+}
+
+/// Makes the mounts that a run needs, says how that went, and ends. For `duet doctor`.
+pub fn probe(channel: &Channel) -> ! {
+    let tried = expect(channel, &Message::Mapped)
+        .and_then(|()| become_root())
+        .and_then(|()| private_mounts(channel));
+    if let Err((what, e)) = tried
+        && let Err(e) = channel.send(&Message::Failed(format!("{what}: {}", e.desc())), &[])
+    {
+        log::debug!("the supervisor is gone: {e}");
+    }
+    // SAFETY: ends this process at once.
+    unsafe { libc::_exit(0) }
+}
+
+fn set_up(plan: &Plan<'_>, channel: &Channel) -> Step<Pid> {
+    expect(channel, &Message::Mapped)?;
+    become_root()?;
+    // After the change of user, which would clear it.
+    // SAFETY: no pointers.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+        .named("asking to die with the supervisor")?;
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).named("making a process group")?;
+    private_mounts(channel)?;
+    nix::unistd::sethostname(std::ffi::OsStr::from_bytes(plan.hostname))
+        .named("setting the host name")?;
+    if plan.own_network {
+        loopback_up().named("bringing up the loopback device")?;
+    }
+    expect(channel, &Message::Start)?;
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.named("starting the program")? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => match guest(plan, channel) {
+            Ok(never) => match never {},
+            Err(failure) => Err(failure),
+        },
+    }
+}
+
+fn expect(channel: &Channel, wanted: &Message) -> Step<()> {
+    match channel.receive().named("listening to the supervisor")? {
+        Some((m, _)) if m == *wanted => Ok(()),
+        // The supervisor gave up: there is nobody to tell.
+        // SAFETY: ends this process at once.
+        None => unsafe { libc::_exit(1) },
+        Some(_) => Err(("listening to the supervisor".into(), Errno::EBADMSG)),
+    }
+}
+
+/// Takes on id 0 of the namespace and drops the groups that came along.
+fn become_root() -> Step<()> {
+    let groups = nix::unistd::setgroups(&[]);
+    // An ordinary user's namespace denies setgroups altogether.
+    if groups.is_err() && groups != Err(Errno::EPERM) {
+        groups.named("dropping groups")?;
+    }
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).named("becoming root of the namespace")?;
+    setresuid(uid, uid, uid).named("becoming root of the namespace")
+}
+
+/// Mounts the private tmpfs and a procfs, hands both to the supervisor, and moves to an empty,
+/// read-only root, where no path leads anywhere.
+fn private_mounts(channel: &Channel) -> Step<()> {
+    let none = None::<&CStr>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .named("making mounts private")?;
+    let store = store_mount().named("mounting a tmpfs")?;
+    let proc = detached_mount(c"proc", &[], 0).named("mounting a procfs of the pid namespace")?;
+    channel
+        .send(&Message::Mounts, &[store.as_fd(), proc.as_fd()])
+        .named("handing over the mounts")?;
+    const MOUNT_ATTR_RDONLY: libc::c_uint = 1;
+    let root = detached_mount(c"tmpfs", &[(c"mode", c"0555"), (c"size", c"4k")], MOUNT_ATTR_RDONLY)
+        .named("mounting an empty root")?;
+    attach_to_root(root.as_fd()).named("mounting an empty root")?;
+    nix::unistd::fchdir(root.as_fd()).named("entering the empty root")?;
+    match nix::unistd::pivot_root(".", ".") {
+        Ok(()) => umount2(".", MntFlags::MNT_DETACH).named("leaving the host's root")?,
+        // The host runs from an initramfs, which cannot be pivoted away from.
+        Err(Errno::EINVAL) => (),
+        Err(e) => return Err(("leaving the host's root".into(), e)),
+    }
+    nix::unistd::chroot(".").named("entering the empty root")?;
+    nix::unistd::chdir("/").named("entering the empty root")
+}
+
+/// A tmpfs for Duet alone. One that init mounts belongs to the sandbox's user namespace, where root of
+/// the host has no id and so cannot make files; a supervisor that is root mounts its own.
+pub fn store_mount() -> nix::Result<OwnedFd> {
+    detached_mount(c"tmpfs", &[(c"mode", c"0700")], 0)
+}
+
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+const CLOEXEC: libc::c_uint = 1;
+
+/// A mount that is attached nowhere (fsopen(2), fsmount(2)).
+fn detached_mount(
+    kind: &CStr,
+    options: &[(&CStr, &CStr)],
+    attributes: libc::c_uint,
+) -> nix::Result<OwnedFd> {
+    let owned = |n: libc::c_long| -> nix::Result<OwnedFd> {
+        let fd = Errno::result(n)?;
+        // SAFETY: the kernel has just returned this descriptor to us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    };
+    // SAFETY: C strings and integers.
+    let fs = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), CLOEXEC) })?;
+    let config = |command: libc::c_uint, key: *const libc::c_char, value: *const libc::c_char| {
+        // SAFETY: C strings or null, as the command wants them.
+        let n = unsafe {
+            libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key, value, 0)
+        };
+        Errno::result(n).map(drop)
+    };
+    for (key, value) in options {
+        config(FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr())?;
+    }
+    config(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null())?;
+    // SAFETY: integers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), CLOEXEC, attributes) })
+}
+
+fn attach_to_root(mount: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: C strings and integers.
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            c"/".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(n).map(drop)
+}
+
+fn loopback_up() -> nix::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let s = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the structure that the request wants.
+    Errno::result(unsafe { libc::ioctl(s.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
+}
+
+// ---- the first guest process ----
+
+fn guest(plan: &Plan<'_>, channel: &Channel) -> Step<Infallible> {
+    // A group of its own: what it sends to its group stays inside.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).named("making a process group")?;
+    if let Some(terminal) = plan.terminal {
+        to_foreground(terminal).named("taking the terminal")?;
+    }
+    default_signals().named("resetting signals")?;
+    let (soft, hard) = plan.descriptor_limit;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard)
+        .named("resetting the limit of descriptors")?;
+    let (stub, channel) = keep_two(plan.stub, channel.as_fd()).named("closing descriptors")?;
+    drop_privileges().named("dropping privileges")?;
+    let argv = pointers(plan.argv);
+    let envp = pointers(plan.envp);
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&plan.mask), None)
+        .named("setting the signal mask")?;
+    let listener = duet_intercept::notify::install(plan.filter).named("installing the filter")?;
+    Channel::from(channel)
+        .send(&Message::Listener, &[listener.as_fd()])
+        .named("handing over the listener")?;
+    drop(listener);
+    // SAFETY: null-terminated arrays of C strings that live until the end of the call.
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            stub.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            plan.exec_cookie,
+        )
+    };
+    Err(("starting the stub".into(), Errno::result(n).err().unwrap_or(Errno::UnknownErrno)))
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    let all = strings.iter().map(|s| s.as_ptr());
+    all.chain(std::iter::once(std::ptr::null())).collect()
+}
+
+fn to_foreground(terminal: BorrowedFd<'_>) -> nix::Result<()> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTTOU);
+    set.thread_block()?;
+    nix::unistd::tcsetpgrp(terminal, nix::unistd::getpid())
+}
+
+/// What the Rust runtime and the supervisor changed.
+fn default_signals() -> nix::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGPIPE, Signal::SIGURG, Signal::SIGTTOU, Signal::SIGTTIN] {
+        // SAFETY: the default action.
+        unsafe { sigaction(signal, &default) }?;
+    }
+    Ok(())
+}
+
+/// Where the first guest process has the stub and its channel to the supervisor, until it execs.
+const STUB_FD: RawFd = 512;
+/// See [`STUB_FD`].
+pub const CHANNEL_FD: RawFd = 513;
+
+/// Closes everything but standard input, output, error and these two, which are closed by exec.
+fn keep_two(stub: BorrowedFd<'_>, channel: BorrowedFd<'_>) -> nix::Result<(OwnedFd, OwnedFd)> {
+    let dup = |fd: BorrowedFd<'_>, to: RawFd| -> nix::Result<OwnedFd> {
+        // SAFETY: integers. Whatever was at `to` is not used again: what follows ends in exec or exit.
+        let n = Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), to, libc::O_CLOEXEC) })?;
+        // SAFETY: a new descriptor of ours.
+        Ok(unsafe { OwnedFd::from_raw_fd(n) })
+    };
+    let kept = (dup(stub, STUB_FD)?, dup(channel, CHANNEL_FD)?);
+    for (first, last) in [(3, STUB_FD - 1), (CHANNEL_FD + 1, RawFd::MAX)] {
+        // SAFETY: integers; as above.
+        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    }
+    Ok(kept)
+}
+
+/// No capability is left, and none comes back by `execve`: the bounding set is empty.
+fn drop_privileges() -> nix::Result<()> {
+    let prctl = |option: i32, a: libc::c_ulong, b: libc::c_ulong| {
+        // SAFETY: no pointers.
+        Errno::result(unsafe { libc::prctl(option, a, b, 0, 0) })
+    };
+    let mut cap = 0;
+    while prctl(libc::PR_CAPBSET_READ, cap, 0).is_ok() {
+        prctl(libc::PR_CAPBSET_DROP, cap, 0)?;
+        cap += 1;
+    }
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
+    const SECBIT_NOROOT_LOCKED: libc::c_ulong = 0b11;
+    const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 0b1100;
+    // Needs CAP_SETPCAP, so before the capabilities go.
+    prctl(libc::PR_SET_SECUREBITS, SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED, 0)?;
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let none = [0u32; 6];
+    // SAFETY: header and data of version 3.
+    let n = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    Errno::result(n)?;
+    // Core dumps and /proc ownership as for any program.
+    prctl(libc::PR_SET_DUMPABLE, 1, 0).map(drop)
+}
+
+// ---- init's loop ----
+
+fn attend(channel: &Channel, child: Pid) -> Step<()> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    // Blocked with all others since before the fork.
+    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .named("watching children")?;
+    // Init holds nothing of the caller's: a pipe must end when the guest closes it.
+    for fd in 0..3 {
+        // SAFETY: nothing reads or writes these any more.
+        unsafe { libc::close(fd) };
+    }
+    loop {
+        let (readable, end) = wait_for_news(channel, &signals).named("waiting")?;
+        if readable.signal {
+            while signals.read_signal().named("watching children")?.is_some() {}
+        }
+        if let Some(status) = reap(channel, child)? {
+            return channel.send(&Message::Ended(status), &[]).named("reporting the end");
+        }
+        if readable.message && !obey(channel, child)? {
+            return Ok(());
+        }
+        if end && !readable.message {
+            return Ok(());
+        }
+    }
+}
+
+struct Readable {
+    signal: bool,
+    message: bool,
+}
+
+fn wait_for_news(channel: &Channel, signals: &SignalFd) -> nix::Result<(Readable, bool)> {
+    let mut fds = [
+        PollFd::new(channel.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => (),
+        Err(e) => return Err(e),
+    }
+    let seen = |i: usize, flag| {
+        fds.get(i).and_then(PollFd::revents).is_some_and(|r| r.intersects(flag))
+    };
+    let readable =
+        Readable { message: seen(0, PollFlags::POLLIN), signal: seen(1, PollFlags::POLLIN) };
+    Ok((readable, seen(0, PollFlags::POLLHUP)))
+}
+
+/// Reaps whoever ended; the program's own end is returned as a wait status.
+fn reap(channel: &Channel, child: Pid) -> Step<Option<i32>> {
+    let mut ended = None;
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is ours.
+        let n = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::WUNTRACED) };
+        match Errno::result(n) {
+            Ok(0) | Err(Errno::ECHILD) => return Ok(ended),
+            Err(Errno::EINTR) => continue,
+            Err(e) => return Err(("reaping".into(), e)),
+            Ok(pid) if pid == child.as_raw() && libc::WIFSTOPPED(status) => channel
+                .send(&Message::Stopped(libc::WSTOPSIG(status)), &[])
+                .named("reporting a stop")?,
+            Ok(pid) if pid == child.as_raw() => ended = Some(status),
+            Ok(_) => (),
+        }
+    }
+}
+
+/// Does what the supervisor asks. False: it is gone.
+fn obey(channel: &Channel, child: Pid) -> Step<bool> {
+    let Some((message, _)) = channel.receive().named("listening to the supervisor")? else {
+        return Ok(false);
+    };
+    let send_signal = |pid: i32, signal: i32| {
+        // SAFETY: integers.
+        if let Err(e) = Errno::result(unsafe { libc::kill(pid, signal) }) {
+            log::debug!("signal {signal} to {pid}: {e}");
+        }
+    };
+    let result = match message {
+        Message::Signal(s) => {
+            send_signal(child.as_raw(), s);
+            return Ok(true);
+        }
+        Message::SignalGroup(s) => {
+            send_signal(-child.as_raw(), s);
+            return Ok(true);
+        }
+        Message::HostName(n) => set_name(libc::SYS_sethostname, &n),
+        Message::DomainName(n) => set_name(libc::SYS_setdomainname, &n),
+        _ => Err(Errno::EBADMSG),
+    };
+    let errno = result.err().map_or(0, |e| e as i32);
+    channel.send(&Message::Done(errno), &[]).named("answering the supervisor")?;
+    Ok(true)
+}
+
+fn set_name(call: libc::c_long, name: &[u8]) -> nix::Result<()> {
+    // SAFETY: the buffer has the length that is announced.
+    Errno::result(unsafe { libc::syscall(call, name.as_ptr(), name.len()) }).map(drop)
+}
+
+/// Waits for a child that is expected to end at once; used when set-up failed.
+pub fn reap_quietly(pid: Pid) {
+    match waitpid(pid, None) {
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => (),
+        other => log::debug!("init ended oddly: {other:?}"),
+    }
+}

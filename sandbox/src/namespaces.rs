@@ -1,0 +1,91 @@
+//! New namespaces, and the ids in them.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::unistd::{Pid, getegid, geteuid};
+
+use crate::error::{Error, Result};
+
+/// Host ids that guests of a sandbox started by root have: nobody and nogroup.
+const NOBODY: u32 = 65534;
+
+/// Forks into new user, pid, mount, IPC, UTS and, unless the host's is shared, network namespaces.
+/// Returns the child's pid in the parent and `None` in the child.
+///
+/// The calling process must have a single thread.
+pub fn fork_into_new(own_network: bool) -> Result<Option<Pid>> {
+    let mut flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::SIGCHLD;
+    if own_network {
+        flags |= libc::CLONE_NEWNET;
+    }
+    // SAFETY: as fork(2): no stack is given, so the child goes on on its copy of this one.
+    let n = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match Errno::result(n) {
+        Ok(0) => Ok(None),
+        Ok(pid) => Ok(Some(Pid::from_raw(pid as i32))),
+        Err(e @ (Errno::EPERM | Errno::EACCES)) => Err(Error::Failed(format!(
+            "cannot make a user namespace: {}; `duet doctor` says what to enable",
+            e.desc()
+        ))),
+        Err(Errno::ENOSPC | Errno::EUSERS) => Err(Error::Failed(
+            "cannot make a user namespace: the host allows no more of them \
+             (/proc/sys/user/max_user_namespaces)"
+                .into(),
+        )),
+        Err(e) => Err(Error::step("making namespaces", e)),
+    }
+}
+
+/// Maps id 0 of the child's user namespace to an id without privileges on the host: the caller's, or
+/// nobody's if the caller is root. No other id exists there.
+pub fn write_id_maps(child: Pid) -> Result<()> {
+    let root = geteuid().is_root();
+    let (uid, gid) =
+        if root { (NOBODY, NOBODY) } else { (geteuid().as_raw(), getegid().as_raw()) };
+    let write = |file: &str, text: String| {
+        let path = format!("/proc/{child}/{file}");
+        fs::write(&path, text).map_err(|e| Error::Failed(format!("writing {path}: {e}")))
+    };
+    if !root {
+        write("setgroups", "deny".into())?;
+    }
+    write("uid_map", format!("0 {uid} 1"))?;
+    write("gid_map", format!("0 {gid} 1"))
+}
+
+/// Lifts the soft limit of descriptors to the hard one, for the supervisor keeps many. Returns the
+/// limits the guest is to have.
+pub fn raise_descriptor_limit() -> Result<(u64, u64)> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|e| Error::step("reading the limit of descriptors", e))?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .map_err(|e| Error::step("raising the limit of descriptors", e))?;
+    Ok((soft, hard))
+}
+
+/// A sealed memfd that holds `bytes`, open for reading only.
+pub fn sealed_memfd(name: &std::ffi::CStr, bytes: &[u8]) -> Result<std::os::fd::OwnedFd> {
+    use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::sys::stat::Mode;
+    use std::io::Write;
+    let failed = |e| Error::step("making a memfd", e);
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = fs::File::from(memfd_create(name, flags).map_err(failed)?);
+    file.write_all(bytes).map_err(|e| Error::Failed(format!("filling a memfd: {e}")))?;
+    let seals = SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(failed)?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)
+}

@@ -1,0 +1,468 @@
+//! One run: from the options to the exit status.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use duet_intercept::seccomp::Seccomp;
+use duet_loader::stub::stub_elf;
+use duet_syscalls::dispatch;
+use duet_syscalls::handlers::exec::{self, ExecError};
+use duet_syscalls::kernel::{Counters, Kernel, Network};
+use duet_syscalls::process::{PendingExec, ProcessTable, State};
+use duet_syscalls::table::{self, Disposition, Row, Rule, filter};
+use duet_vfs::{Context, Creds, Errno, FileType, Lookup, NoCaller, Vfs};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getpid};
+
+use crate::channel::{Channel, Message};
+use crate::config::{Config, Tree};
+use crate::error::{Error, Result};
+use crate::names::{Names, Setter};
+use crate::requests::Requests;
+use crate::source::Source;
+use crate::terminal::Terminal;
+use crate::{init, namespaces, tree};
+
+/// How a run ended.
+pub struct Outcome {
+    /// The program's own status, or 128+N if signal N killed it.
+    pub exit_code: u8,
+    /// The kernel-side view for reports.
+    pub kernel: Arc<Kernel>,
+}
+
+impl Outcome {
+    /// What was called.
+    pub fn counters(&self) -> &Counters {
+        &self.kernel.counters
+    }
+}
+
+/// Threads that serve calls.
+const WORKERS: usize = 4;
+
+/// Runs the program to its end. The calling process must have a single thread; it keeps its signals
+/// blocked afterwards.
+pub fn run(config: &Config) -> Result<Outcome> {
+    let program = bare_program(config)?;
+    let mut terminal = Terminal::open();
+    let old_mask = block_signals()?;
+    let (soft, hard) = namespaces::raise_descriptor_limit()?;
+    let (ours, theirs) = Channel::pair().map_err(|e| Error::step("making a socket pair", e))?;
+    let stub = namespaces::sealed_memfd(c"duet-stub", stub_elf())?;
+    let exec_cookie = random()?;
+    let filter = build_filter(config, exec_cookie);
+    let argv: Vec<CString> =
+        std::iter::once(&config.program).chain(&config.args).cloned().collect();
+    let own_network = config.network == Network::None;
+
+    let Some(child) = namespaces::fork_into_new(own_network)? else {
+        drop(ours);
+        init::main(
+            &init::Plan {
+                hostname: config.hostname.as_bytes(),
+                own_network,
+                argv: &argv,
+                envp: &config.env,
+                filter: &filter,
+                stub: stub.as_fd(),
+                exec_cookie,
+                mask: old_mask,
+                terminal: terminal.as_ref().map(Terminal::descriptor),
+                descriptor_limit: (soft, hard),
+            },
+            &theirs,
+        )
+    };
+    drop(theirs);
+    let mut init = Init { pid: child, channel: Arc::new(ours), ended: false };
+    let outcome = supervise(config, &mut init, program, stub, exec_cookie, terminal.as_mut());
+    if let Some(t) = &mut terminal {
+        t.take_back();
+    }
+    outcome
+}
+
+/// The sandbox's init, killed when this goes away before it has ended.
+struct Init {
+    pid: Pid,
+    channel: Arc<Channel>,
+    ended: bool,
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Err(e) = kill(self.pid, Signal::SIGKILL)
+        {
+            log::debug!("init is gone: {e}");
+        }
+        init::reap_quietly(self.pid);
+    }
+}
+
+impl Init {
+    /// Waits for one kind of message.
+    fn expect(&self, wanted: &Message) -> Result<Vec<OwnedFd>> {
+        match self.channel.receive() {
+            Ok(Some((m, fds))) if m == *wanted => Ok(fds),
+            Ok(Some((Message::Failed(text), _))) => Err(Error::Failed(text)),
+            Ok(Some((m, _))) => Err(Error::Failed(format!("init said {m:?} out of turn"))),
+            Ok(None) => Err(Error::Failed("init ended while the sandbox was set up".into())),
+            Err(e) => Err(Error::step("listening to init", e)),
+        }
+    }
+
+    fn tell(&self, message: &Message) -> Result<()> {
+        self.channel.send(message, &[]).map_err(|e| Error::step("speaking to init", e))
+    }
+}
+
+fn supervise(
+    config: &Config,
+    init: &mut Init,
+    program: Option<(Vec<u8>, File)>,
+    stub: OwnedFd,
+    exec_cookie: u64,
+    terminal: Option<&mut Terminal>,
+) -> Result<Outcome> {
+    namespaces::write_id_maps(init.pid)?;
+    init.tell(&Message::Mapped)?;
+    let mut mounts = init.expect(&Message::Mounts)?.into_iter();
+    let (Some(tmpfs), Some(proc)) = (mounts.next(), mounts.next()) else {
+        return Err(Error::Failed("init handed over no mounts".into()));
+    };
+    let tmpfs = if nix::unistd::geteuid().is_root() {
+        init::store_mount().map_err(|e| Error::step("mounting a tmpfs", e))?
+    } else {
+        tmpfs
+    };
+    let names = Arc::new(Names::new(&config.hostname));
+    let shares_network = config.network == Network::Host;
+    let source = Arc::new(Source::new(proc, names.clone(), shares_network));
+    let vfs = tree::build(config, &tmpfs, program, source.clone())?;
+    source.set_vfs(&vfs);
+    let (initial, first) = first_program(config, &vfs)?;
+    init.tell(&Message::Start)?;
+    let processes =
+        ProcessTable::new(initial, first).map_err(|e| Error::step("making a process table", e))?;
+    let processes = Arc::new(processes);
+    processes.set_init(init.pid.as_raw());
+    source.set_processes(processes.clone());
+    duet_syscalls::wait::install_interrupt().map_err(|e| Error::step("preparing signals", e))?;
+    let requests = Arc::new(Requests::new(init.channel.clone()));
+    let listener = init.expect(&Message::Listener)?.into_iter().next();
+    let listener = listener.ok_or_else(|| Error::Failed("init handed over no listener".into()))?;
+    let kernel = Arc::new(Kernel {
+        engine: Arc::new(Seccomp::new(listener)),
+        vfs,
+        processes: processes.clone(),
+        counters: Counters::default(),
+        network: config.network,
+        stub,
+        exec_cookie,
+        privileged: Box::new(Setter { names, requests: requests.clone() }),
+        sockets: Default::default(),
+    });
+    spawn("duet-deaths", move || processes.watch_deaths())?;
+    for _ in 0..WORKERS {
+        let kernel = kernel.clone();
+        spawn("duet-worker", move || {
+            if let Err(e) = dispatch::serve(&kernel) {
+                log::error!("a worker gave up: {e}");
+            }
+        })?;
+    }
+    let status = attend(init, &requests, terminal)?;
+    Ok(Outcome { exit_code: exit_code(status), kernel })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = thread::Builder::new().name(name.into()).spawn(body);
+    spawned.map(drop).map_err(|e| Error::Failed(format!("starting a thread: {e}")))
+}
+
+fn exit_code(status: i32) -> u8 {
+    if libc::WIFSIGNALED(status) {
+        128u8.saturating_add(libc::WTERMSIG(status) as u8)
+    } else {
+        libc::WEXITSTATUS(status) as u8
+    }
+}
+
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer has the length that is announced.
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    Errno::result(n).map_err(|e| Error::step("drawing a random number", e))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn build_filter(config: &Config, exec_cookie: u64) -> Vec<libc::sock_filter> {
+    let params = filter::FilterParams { exec_cookie };
+    if !config.count_native {
+        return filter::program(table::rows(), params);
+    }
+    // A call without a row is notified. One message is let through: that which hands over the
+    // listener, without which nobody would answer.
+    const HAND_OVER: Disposition = Disposition::When(
+        Rule::In(0, &[("the channel", init::CHANNEL_FD as u32)]),
+        &Disposition::Native,
+        &Disposition::Emulated,
+    );
+    let sendmsg =
+        table::by_name("sendmsg").map(|r| Row { disposition: HAND_OVER, ..r.clone() });
+    // Duet's own are told by the cookie.
+    let execveat = table::by_name("execveat").cloned();
+    let rows: Vec<Row> = sendmsg.into_iter().chain(execveat).collect();
+    filter::program(&rows, params)
+}
+
+/// Signals that end a process which makes a mistake: never blocked.
+const FAULTS: [Signal; 5] =
+    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT];
+
+/// Blocks what is read through a descriptor; returns the mask of before.
+fn block_signals() -> Result<SigSet> {
+    let mut mask = SigSet::all();
+    FAULTS.into_iter().for_each(|s| mask.remove(s));
+    let mut old = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), Some(&mut old))
+        .map_err(|e| Error::step("blocking signals", e))?;
+    Ok(old)
+}
+
+// ---- the program ----
+
+/// With a bare tree: the program's name in it and the host file.
+fn bare_program(config: &Config) -> Result<Option<(Vec<u8>, File)>> {
+    if config.tree != Tree::Bare {
+        return Ok(None);
+    }
+    let shown = config.program.to_string_lossy().into_owned();
+    let not_found = |reason: &str| Error::NotFound { program: shown.clone(), reason: reason.into() };
+    let cannot = |reason: String| Error::CannotRun { program: shown.clone(), reason };
+    let path = tree::find_on_host(&shown).ok_or_else(|| not_found("not found in PATH"))?;
+    let name = path.file_name().map(|n| n.as_encoded_bytes().to_vec());
+    let name = name.ok_or_else(|| cannot("is a directory".into()))?;
+    let file = match File::open(&path) {
+        Ok(f) => f,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(not_found("no such file"));
+        }
+        Err(e) => return Err(cannot(Errno::from_raw(e.raw_os_error().unwrap_or(0)).desc().into())),
+    };
+    match file.metadata() {
+        Ok(m) if m.is_file() => Ok(Some((name, file))),
+        Ok(m) if m.is_dir() => Err(cannot("is a directory; name a program".into())),
+        Ok(_) => Err(cannot("is not a regular file".into())),
+        Err(e) => Err(cannot(e.to_string())),
+    }
+}
+
+/// The state that the first process starts from, and what it is to run.
+fn first_program(config: &Config, vfs: &Vfs) -> Result<(State, PendingExec)> {
+    let root = vfs.root();
+    let creds = Creds::user(config.uid, config.gid, Arc::from([]));
+    let mut state = State {
+        root: root.clone(),
+        cwd: root,
+        umask: 0o022,
+        creds: Arc::new(creds),
+        program: None,
+        lineage: 0,
+        keep_caps: false,
+        no_new_privs: false,
+    };
+    if let Some(dir) = workdir(config) {
+        let cx = context(&state);
+        let how = Lookup::FOLLOW | Lookup::DIRECTORY;
+        state.cwd = match vfs.resolve(&cx, &state.cwd, &dir.path, how) {
+            Ok(l) => l,
+            Err(Errno::ENOENT) if !dir.explicit => state.root.clone(),
+            Err(e) => {
+                let text = String::from_utf8_lossy(&dir.path).into_owned();
+                return Err(Error::step(format!("working directory {text}"), e));
+            }
+        };
+    }
+    let cx = context(&state);
+    let name = config.program.as_bytes();
+    let path = program_path(config, vfs, &cx)?;
+    let location = vfs.resolve(&cx, &state.cwd, &path, Lookup::FOLLOW);
+    let pending = location
+        .map_err(ExecError::Access)
+        .and_then(|l| exec::prepare(vfs, &cx, &state, &path, l))
+        .map_err(|e| explain(config, name, &e))?;
+    Ok((state, pending))
+}
+
+fn context(state: &State) -> Context<'_> {
+    Context {
+        root: &state.root,
+        cwd: &state.cwd,
+        creds: &state.creds,
+        umask: state.umask,
+        caller: &NoCaller,
+    }
+}
+
+struct Workdir {
+    path: Vec<u8>,
+    explicit: bool,
+}
+
+fn workdir(config: &Config) -> Option<Workdir> {
+    if let Some(dir) = &config.workdir {
+        return Some(Workdir { path: dir.clone(), explicit: true });
+    }
+    if config.tree != Tree::Host {
+        return None;
+    }
+    let path = std::env::current_dir().ok()?.into_os_string().into_encoded_bytes();
+    Some(Workdir { path, explicit: false })
+}
+
+/// Where the program is in the tree: as given, or found in the guest's `PATH`.
+fn program_path(config: &Config, vfs: &Vfs, cx: &Context<'_>) -> Result<Vec<u8>> {
+    let name = config.program.as_bytes();
+    if config.tree == Tree::Bare {
+        let base = name.rsplit(|&b| b == b'/').next().unwrap_or(name);
+        return Ok([b"/", base].concat());
+    }
+    if name.contains(&b'/') {
+        return Ok(name.to_vec());
+    }
+    let path = config.env_value(b"PATH").unwrap_or(b"/usr/local/bin:/usr/bin:/bin");
+    for dir in path.split(|&b| b == b':') {
+        let dir = if dir.is_empty() { &b"."[..] } else { dir };
+        let candidate = [dir, b"/", name].concat();
+        if let Ok(l) = vfs.resolve(cx, cx.cwd, &candidate, Lookup::FOLLOW)
+            && l.kind() == FileType::Regular
+            && vfs.access(cx, &l, libc::X_OK as u32).is_ok()
+        {
+            return Ok(candidate);
+        }
+    }
+    let reason = format!("not found in the tree's PATH ({})", String::from_utf8_lossy(path));
+    Err(Error::NotFound { program: String::from_utf8_lossy(name).into_owned(), reason })
+}
+
+fn explain(config: &Config, name: &[u8], error: &ExecError) -> Error {
+    let program = String::from_utf8_lossy(name).into_owned();
+    let hint = match config.tree {
+        Tree::Bare => "; give it a tree with --rootfs DIR, or --host-root",
+        _ => "",
+    };
+    match error {
+        ExecError::Access(Errno::ENOENT | Errno::ENOTDIR) => {
+            Error::NotFound { program, reason: "no such file in the tree".into() }
+        }
+        ExecError::Access(Errno::EACCES) => Error::CannotRun {
+            program,
+            reason: "permission denied; is it a file with execute permission (chmod +x)?".into(),
+        },
+        ExecError::Interpreter { .. } => {
+            Error::CannotRun { program, reason: format!("{error}{hint}") }
+        }
+        other => Error::CannotRun { program, reason: other.to_string() },
+    }
+}
+
+// ---- while it runs ----
+
+fn attend(
+    init: &mut Init,
+    requests: &Requests,
+    mut terminal: Option<&mut Terminal>,
+) -> Result<i32> {
+    let mut mask = SigSet::all();
+    FAULTS.into_iter().for_each(|s| mask.remove(s));
+    // Interrupts waiting threads, nothing else.
+    mask.remove(Signal::SIGURG);
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|e| Error::step("watching signals", e))?;
+    loop {
+        let mut fds = [
+            PollFd::new(init.channel.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => (),
+            Err(e) => return Err(Error::step("waiting", e)),
+        }
+        let ready = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
+        let (message, signal) = (ready(0), ready(1));
+        while signal
+            && let Some(info) =
+                signals.read_signal().map_err(|e| Error::step("watching signals", e))?
+        {
+            forward(info.ssi_signo as i32, requests, terminal.as_deref_mut());
+        }
+        if !message {
+            continue;
+        }
+        match init.channel.receive().map_err(|e| Error::step("listening to init", e))? {
+            Some((Message::Ended(status), _)) => {
+                init.ended = true;
+                if terminal.is_some() && libc::WIFSIGNALED(status) {
+                    tell_own_group(libc::WTERMSIG(status));
+                }
+                return Ok(status);
+            }
+            Some((Message::Stopped(signal), _)) => stop(signal, terminal.as_deref_mut()),
+            Some((Message::Done(errno), _)) => requests.answered(errno),
+            Some((Message::Failed(text), _)) => return Err(Error::Failed(text)),
+            Some((m, _)) => log::warn!("init said {m:?} out of turn"),
+            None => return Err(Error::Failed("the sandbox was killed".into())),
+        }
+    }
+}
+
+/// Passes a signal that was sent to Duet on to the program.
+fn forward(signal: i32, requests: &Requests, terminal: Option<&mut Terminal>) {
+    match signal {
+        libc::SIGCHLD | libc::SIGPIPE | libc::SIGTTOU | libc::SIGTTIN => (),
+        // The terminal tells its foreground group, which is the guest's.
+        libc::SIGWINCH if terminal.is_some() => (),
+        libc::SIGCONT => {
+            if let Some(t) = terminal {
+                t.hand_over();
+            }
+            requests.tell(&Message::SignalGroup(signal));
+        }
+        libc::SIGTSTP => requests.tell(&Message::SignalGroup(signal)),
+        _ => requests.tell(&Message::Signal(signal)),
+    }
+}
+
+/// The program has stopped: so does Duet, for the caller's shell to see.
+fn stop(signal: i32, terminal: Option<&mut Terminal>) {
+    log::debug!("the program was stopped by signal {signal}");
+    let whom = match terminal {
+        Some(t) => {
+            t.take_back();
+            // The caller's whole job, as the terminal would have.
+            Pid::from_raw(0)
+        }
+        None => getpid(),
+    };
+    if let Err(e) = kill(whom, Signal::SIGSTOP) {
+        log::warn!("cannot stop: {e}");
+    }
+}
+
+/// Ctrl-C reached the guest's group alone; the rest of the caller's job is to hear of it too.
+fn tell_own_group(signal: i32) {
+    if (signal == libc::SIGINT || signal == libc::SIGQUIT)
+        && let Ok(s) = Signal::try_from(signal)
+        && let Err(e) = kill(Pid::from_raw(0), s)
+    {
+        log::debug!("own process group: {e}");
+    }
+}

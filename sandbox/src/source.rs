@@ -1,0 +1,129 @@
+//! What `/proc` shows of the sandbox.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock, Weak};
+
+use duet_syscalls::kernel::NameKind;
+use duet_syscalls::process::{ProcessTable, State};
+use duet_vfs::proc::{ProcessSource, ProcessView};
+use duet_vfs::{BackingId, Location, MountInfo, Vfs};
+
+use crate::names::Names;
+
+/// Longest chain of parents that is followed for one that is known.
+const MAX_ANCESTORS: usize = 64;
+
+/// Filled in once the tree and the table exist: `/proc` is part of the tree.
+pub struct Source {
+    proc: OwnedFd,
+    names: Arc<Names>,
+    shares_network: bool,
+    vfs: OnceLock<Weak<Vfs>>,
+    processes: OnceLock<Arc<ProcessTable>>,
+}
+
+impl Source {
+    /// `proc` is a procfs of the sandbox's pid namespace.
+    pub fn new(proc: OwnedFd, names: Arc<Names>, shares_network: bool) -> Source {
+        Source {
+            proc,
+            names,
+            shares_network,
+            vfs: OnceLock::new(),
+            processes: OnceLock::new(),
+        }
+    }
+
+    /// Says which tree this is about.
+    pub fn set_vfs(&self, vfs: &Arc<Vfs>) {
+        if self.vfs.set(Arc::downgrade(vfs)).is_err() {
+            log::error!("/proc got a second tree");
+        }
+    }
+
+    /// Says which processes this is about.
+    pub fn set_processes(&self, processes: Arc<ProcessTable>) {
+        if self.processes.set(processes).is_err() {
+            log::error!("/proc got a second process table");
+        }
+    }
+
+    /// `(parent, start time)` of a process, both as `/proc/PID/stat` has them.
+    fn ancestry(&self, pid: i32) -> Option<(i32, u64)> {
+        let path = format!("/proc/self/fd/{}/{pid}/stat", self.proc.as_raw_fd());
+        let text = std::fs::read(path).ok()?;
+        let close = text.iter().rposition(|&b| b == b')')?;
+        let rest = String::from_utf8_lossy(text.get(close + 1..)?).into_owned();
+        let mut fields = rest.split_ascii_whitespace();
+        let parent = fields.nth(1)?.parse().ok()?;
+        Some((parent, fields.nth(17)?.parse().ok()?))
+    }
+
+    /// The state of a process that has made no call yet, or has ended: its nearest known ancestor's.
+    fn of_ancestor(&self, table: &ProcessTable, pid: i32) -> Option<(u64, Arc<State>)> {
+        let (mut parent, start) = self.ancestry(pid)?;
+        let id = (1 << 63) | (start << 20) ^ u64::from(pid as u32);
+        for _ in 0..MAX_ANCESTORS {
+            if parent <= 1 {
+                break;
+            }
+            if let Some(p) = table.by_guest_pid(parent) {
+                return Some((id, p.state()));
+            }
+            parent = self.ancestry(parent)?.0;
+        }
+        Some((id, table.initial_state()))
+    }
+}
+
+impl ProcessSource for Source {
+    fn ns_proc(&self) -> BorrowedFd<'_> {
+        self.proc.as_fd()
+    }
+
+    fn process(&self, pid: i32) -> Option<ProcessView> {
+        let table = self.processes.get()?;
+        let (id, state) = match table.by_guest_pid(pid) {
+            Some(p) => (p.serial(), p.state()),
+            None => self.of_ancestor(table, pid)?,
+        };
+        let program = state.program.as_ref();
+        let exe = program.map(|p| p.location.clone());
+        let exe_path = exe.as_ref().map_or_else(Vec::new, |l| l.path(&state.root).0);
+        let view = ProcessView {
+            id,
+            creds: state.creds.clone(),
+            umask: state.umask,
+            root: state.root.clone(),
+            cwd: state.cwd.clone(),
+            exe,
+            exe_path,
+            cmdline_prefix: program.and_then(|p| p.cmdline_prefix.clone()),
+            no_new_privs: state.no_new_privs,
+            seccomp_filters: 0,
+            dumpable: true,
+            visible: pid != 1,
+        };
+        Some(view)
+    }
+
+    fn mounts(&self) -> Vec<MountInfo> {
+        self.vfs.get().and_then(Weak::upgrade).map(|v| v.mounts()).unwrap_or_default()
+    }
+
+    fn locate_backing(&self, id: BackingId) -> Option<Location> {
+        self.vfs.get().and_then(Weak::upgrade)?.locate(id)
+    }
+
+    fn hostname(&self) -> Vec<u8> {
+        self.names.get(NameKind::Host)
+    }
+
+    fn domainname(&self) -> Vec<u8> {
+        self.names.get(NameKind::Domain)
+    }
+
+    fn shares_host_network(&self) -> bool {
+        self.shares_network
+    }
+}

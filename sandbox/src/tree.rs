@@ -1,0 +1,184 @@
+//! The guest's tree: which file systems are joined where.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use duet_vfs::dev::{PtsFs, new_dev};
+use duet_vfs::host::{HostFs, HostOptions};
+use duet_vfs::overlay::{OverlayFs, Upper};
+use duet_vfs::proc::{ProcFs, ProcessSource};
+use duet_vfs::sys::SysFs;
+use duet_vfs::tmp::{TmpFs, TmpOptions};
+use duet_vfs::{
+    Context, Creds, Errno, FileSystem, FileType, Location, Lookup, MountFlags, NewNode, NoCaller,
+    Store, Vfs,
+};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+
+use crate::config::{Config, Tree};
+use crate::error::{Error, Result};
+
+/// Makes the two private directories on the tmpfs that init mounted.
+fn open_store(tmpfs: &OwnedFd) -> nix::Result<Store> {
+    let make = |name: &str| {
+        mkdirat(tmpfs, name, Mode::S_IRWXU)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        openat(tmpfs, name, flags, Mode::empty())
+    };
+    Ok(Store { files: make("files")?, dirs: make("dirs")? })
+}
+
+/// Joins the tree that `config` asks for. `program` is the host file that a bare tree shows.
+pub fn build(
+    config: &Config,
+    tmpfs: &OwnedFd,
+    program: Option<(Vec<u8>, File)>,
+    processes: Arc<dyn ProcessSource>,
+) -> Result<Arc<Vfs>> {
+    let store = open_store(tmpfs).map_err(|e| Error::step("preparing the private tmpfs", e))?;
+    let files = store.files.as_fd().try_clone_to_owned().map_err(io("preparing the tmpfs"))?;
+    let tmp = |mode: u32| -> Result<Arc<TmpFs>> {
+        let files = files.try_clone().map_err(io("preparing the tmpfs"))?;
+        TmpFs::new(files, TmpOptions { mode, ..TmpOptions::default() })
+            .map_err(|e| Error::step("making a tmpfs", e))
+    };
+    let (root, source): (Arc<dyn FileSystem>, &str) = match &config.tree {
+        Tree::Bare => (tmp(0o755)?, "duet"),
+        Tree::Directory { path, writable: true } => {
+            let options = HostOptions { shared: true, ..HostOptions::default() };
+            (host(path, options)?, "duet")
+        }
+        Tree::Directory { path, writable: false } => (throw_away(path, tmp(0o755)?)?, "overlay"),
+        Tree::Host => (throw_away(Path::new("/"), tmp(0o755)?)?, "overlay"),
+    };
+    let vfs = Vfs::new(store, root, MountFlags::empty(), source)
+        .map_err(|e| Error::step("making the tree", e))?;
+    let tree = Builder { vfs: vfs.clone(), creds: Creds::root() };
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let device = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let dev_files = files.try_clone().map_err(io("preparing the tmpfs"))?;
+    let dev = new_dev(dev_files).map_err(|e| Error::step("making /dev", e))?;
+    tree.mount(b"/dev", dev, device, "devtmpfs")?;
+    tree.mount(b"/dev/pts", PtsFs::new(), device, "devpts")?;
+    tree.mount(b"/dev/shm", tmp(0o1777)?, MountFlags::NOSUID | MountFlags::NODEV, "shm")?;
+    tree.mount(b"/proc", ProcFs::new(processes), plain, "proc")?;
+    if config.tree == Tree::Bare {
+        tree.mount(b"/tmp", tmp(0o1777)?, MountFlags::NOSUID | MountFlags::NODEV, "tmpfs")?;
+    } else {
+        tree.mount(b"/sys", SysFs::new().map_err(io("making /sys"))?, plain | MountFlags::RDONLY, "sysfs")?;
+    }
+    if let Some((name, file)) = program {
+        let options = HostOptions { read_only: true, ..HostOptions::default() };
+        let fs = HostFs::new(file.into(), options).map_err(io("opening the program"))?;
+        tree.mount(&[b"/", &*name].concat(), fs, MountFlags::RDONLY, "program")?;
+    }
+    for target in &config.tmpfs {
+        tree.mount(target, tmp(0o1777)?, MountFlags::NOSUID | MountFlags::NODEV, "tmpfs")?;
+    }
+    for v in &config.volumes {
+        let options =
+            HostOptions { shared: true, read_only: v.read_only, ..HostOptions::default() };
+        let fs = host(&v.source, options)?;
+        let flags = if v.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+        tree.mount(&v.target, fs, flags, &v.source.to_string_lossy())?;
+    }
+    Ok(vfs)
+}
+
+fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |e| Error::Failed(format!("{what}: {e}"))
+}
+
+fn host(path: &Path, options: HostOptions) -> Result<Arc<HostFs>> {
+    let failed = |e: std::io::Error| Error::Failed(format!("{}: {e}", path.display()));
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+    HostFs::new(fd, options).map_err(failed)
+}
+
+/// A host directory that stays as it is, under an upper layer that is gone after the run.
+fn throw_away(path: &Path, upper: Arc<TmpFs>) -> Result<Arc<OverlayFs>> {
+    let options = HostOptions { read_only: true, layer: true, ..HostOptions::default() };
+    let lower = host(path, options)?.root();
+    if lower.kind() != FileType::Directory {
+        let path = path.display();
+        return Err(Error::Failed(format!("{path}: is not a directory; --rootfs wants one")));
+    }
+    let layer = |name: &[u8]| upper.root().mkdir(name, NewNode { mode: 0o755, uid: 0, gid: 0 });
+    let over = layer(b"upper").and_then(|root| {
+        let work = layer(b"work")?;
+        OverlayFs::new(Upper { fs: upper.clone(), root, work }, vec![lower])
+    });
+    over.map_err(|e| Error::step(format!("layering over {}", path.display()), e))
+}
+
+struct Builder {
+    vfs: Arc<Vfs>,
+    creds: Creds,
+}
+
+impl Builder {
+    /// Mounts at `path`, which is made where it is missing.
+    fn mount(
+        &self,
+        path: &[u8],
+        fs: Arc<dyn FileSystem>,
+        flags: MountFlags,
+        source: &str,
+    ) -> Result<()> {
+        let directory = fs.root().kind() == FileType::Directory;
+        let text = || String::from_utf8_lossy(path).into_owned();
+        let at = self
+            .mount_point(path, directory)
+            .map_err(|e| Error::step(format!("making the mount point {}", text()), e))?;
+        self.vfs
+            .mount(&at, fs, flags, source)
+            .map_err(|e| Error::step(format!("mounting at {}", text()), e))
+    }
+
+    fn mount_point(&self, path: &[u8], directory: bool) -> std::result::Result<Location, Errno> {
+        let root = self.vfs.root();
+        let cx = Context {
+            root: &root,
+            cwd: &root,
+            creds: &self.creds,
+            umask: 0o022,
+            caller: &NoCaller,
+        };
+        let find = |p: &[u8]| self.vfs.resolve(&cx, &root, p, Lookup::FOLLOW);
+        match find(path) {
+            Err(Errno::ENOENT) => (),
+            other => return other,
+        }
+        let mut end = 0;
+        let parts: Vec<&[u8]> = path.split(|&b| b == b'/').filter(|p| !p.is_empty()).collect();
+        let mut prefix = Vec::with_capacity(path.len());
+        for part in &parts {
+            end += 1;
+            prefix.push(b'/');
+            prefix.extend_from_slice(part);
+            if !matches!(find(&prefix), Err(Errno::ENOENT)) {
+                continue;
+            }
+            if end == parts.len() && !directory {
+                let mode = libc::S_IFREG | 0o644;
+                self.vfs.mknod(&cx, &root, &prefix, mode, 0)?;
+            } else {
+                self.vfs.mkdir(&cx, &root, &prefix, 0o755)?;
+            }
+        }
+        find(path)
+    }
+}
+
+/// Looks for `name` where the host's shell would.
+pub fn find_on_host(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file())
+}
