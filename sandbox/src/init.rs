@@ -277,7 +277,7 @@ fn to_foreground(terminal: BorrowedFd<'_>) -> nix::Result<()> {
 /// What the Rust runtime and the supervisor changed.
 fn default_signals() -> nix::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGPIPE, Signal::SIGURG, Signal::SIGTTOU, Signal::SIGTTIN] {
+    for signal in [Signal::SIGPIPE, Signal::SIGCHLD, Signal::SIGURG, Signal::SIGTTOU, Signal::SIGTTIN] {
         // SAFETY: the default action.
         unsafe { sigaction(signal, &default) }?;
     }
@@ -334,6 +334,10 @@ fn drop_privileges() -> nix::Result<()> {
 // ---- init's loop ----
 
 fn attend(channel: &Channel, child: Pid) -> Step<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // The supervisor does not want to hear of children that stop; init does.
+    // SAFETY: the default action.
+    unsafe { sigaction(Signal::SIGCHLD, &default) }.named("watching children")?;
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     // Blocked with all others since before the fork.

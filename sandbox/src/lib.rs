@@ -18,6 +18,7 @@ pub mod run;
 pub mod source;
 pub mod terminal;
 pub mod tree;
+pub mod workers;
 
 pub use config::{Config, Network, Tree, Volume};
 pub use error::{Error, Result};

@@ -4,18 +4,18 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread;
 
 use duet_intercept::seccomp::Seccomp;
 use duet_loader::stub::stub_elf;
-use duet_syscalls::dispatch;
 use duet_syscalls::handlers::exec::{self, ExecError};
 use duet_syscalls::kernel::{Counters, Kernel, Network};
 use duet_syscalls::process::{PendingExec, ProcessTable, State};
 use duet_syscalls::table::{self, Disposition, Row, Rule, filter};
-use duet_vfs::{Context, Creds, Errno, FileType, Lookup, NoCaller, Vfs};
+use duet_vfs::{BackingId, Context, Creds, Errno, FileType, Lookup, NoCaller, Vfs};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask,
+};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 
@@ -26,7 +26,7 @@ use crate::names::{Names, Setter};
 use crate::requests::Requests;
 use crate::source::Source;
 use crate::terminal::Terminal;
-use crate::{init, namespaces, tree};
+use crate::{init, namespaces, tree, workers};
 
 /// How a run ended.
 pub struct Outcome {
@@ -42,9 +42,6 @@ impl Outcome {
         &self.kernel.counters
     }
 }
-
-/// Threads that serve calls.
-const WORKERS: usize = 4;
 
 /// Runs the program to its end. The calling process must have a single thread; it keeps its signals
 /// blocked afterwards.
@@ -158,33 +155,24 @@ fn supervise(
     let requests = Arc::new(Requests::new(init.channel.clone()));
     let listener = init.expect(&Message::Listener)?.into_iter().next();
     let listener = listener.ok_or_else(|| Error::Failed("init handed over no listener".into()))?;
+    let stub_stat =
+        nix::sys::stat::fstat(&stub).map_err(|e| Error::step("looking at the stub", e))?;
     let kernel = Arc::new(Kernel {
         engine: Arc::new(Seccomp::new(listener)),
         vfs,
         processes: processes.clone(),
         counters: Counters::default(),
         network: config.network,
+        stub_id: BackingId { dev: stub_stat.st_dev, ino: stub_stat.st_ino },
         stub,
         exec_cookie,
         privileged: Box::new(Setter { names, requests: requests.clone() }),
         sockets: Default::default(),
     });
-    spawn("duet-deaths", move || processes.watch_deaths())?;
-    for _ in 0..WORKERS {
-        let kernel = kernel.clone();
-        spawn("duet-worker", move || {
-            if let Err(e) = dispatch::serve(&kernel) {
-                log::error!("a worker gave up: {e}");
-            }
-        })?;
-    }
+    workers::spawn("duet-deaths", move || processes.watch_deaths())?;
+    workers::start(kernel.clone())?;
     let status = attend(init, &requests, terminal)?;
     Ok(Outcome { exit_code: exit_code(status), kernel })
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    let spawned = thread::Builder::new().name(name.into()).spawn(body);
-    spawned.map(drop).map_err(|e| Error::Failed(format!("starting a thread: {e}")))
 }
 
 fn exit_code(status: i32) -> u8 {
@@ -231,6 +219,11 @@ const FAULTS: [Signal; 5] =
 fn block_signals() -> Result<SigSet> {
     let mut mask = SigSet::all();
     FAULTS.into_iter().for_each(|s| mask.remove(s));
+    // Nobody is to be told of guests that stop for a moment in `execve`; of init's end the channel
+    // tells.
+    let quiet = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDSTOP, SigSet::empty());
+    // SAFETY: the default action.
+    unsafe { sigaction(Signal::SIGCHLD, &quiet) }.map_err(|e| Error::step("blocking signals", e))?;
     let mut old = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), Some(&mut old))
         .map_err(|e| Error::step("blocking signals", e))?;

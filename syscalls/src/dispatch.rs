@@ -14,14 +14,6 @@ use crate::task::{Reply, Task};
 /// Bit of call numbers of the x32 interface.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Serves calls until no guest is left. Several threads run this at once.
-pub fn serve(kernel: &Arc<Kernel>) -> Result<()> {
-    while let Some(call) = kernel.engine.next()? {
-        handle(kernel, call);
-    }
-    Ok(())
-}
-
 /// Handles one call.
 pub fn handle(kernel: &Arc<Kernel>, call: Call) {
     // The private number lies where x32's do, so that no kernel will ever give it a meaning.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use duet_intercept::Engine;
-use duet_vfs::walk::Vfs;
+use duet_vfs::{BackingId, Vfs};
 use parking_lot::Mutex;
 
 use crate::process::ProcessTable;
@@ -126,6 +126,8 @@ pub struct Kernel {
     pub network: Network,
     /// The start-up stub, a sealed memfd.
     pub stub: OwnedFd,
+    /// Which file that is.
+    pub stub_id: BackingId,
     /// Marks an `execve` that Duet itself has the guest make.
     pub exec_cookie: u64,
     /// The init.

@@ -15,6 +15,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -96,8 +98,7 @@ impl Process {
     pub fn guest_pid(&self) -> i32 {
         *self.guest_pid.get_or_init(|| {
             let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
-            let text = fs::read_to_string(path).unwrap_or_default();
-            innermost_pid(&text)
+            read_proc(&path, |text| innermost_pid(&String::from_utf8_lossy(text))).unwrap_or(0)
         })
     }
 
@@ -163,8 +164,19 @@ struct Ancestry {
     start_stack: u64,
 }
 
+/// Hands the first 4 KiB of a `/proc` file to `parse`: such a file gives all it has in one read.
+fn read_proc<T>(path: &str, parse: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    let mut buf = [0; 4096];
+    let mut file = fs::File::open(path).map_err(|_| Errno::ESRCH)?;
+    let n = file.read(&mut buf).map_err(|_| Errno::ESRCH)?;
+    Ok(parse(buf.get(..n).unwrap_or_default()))
+}
+
 fn ancestry(pid: i32) -> Result<Ancestry> {
-    let text = fs::read(format!("/proc/{pid}/stat")).map_err(|_| Errno::ESRCH)?;
+    read_proc(&format!("/proc/{pid}/stat"), parse_stat)?
+}
+
+fn parse_stat(text: &[u8]) -> Result<Ancestry> {
     // The second field is a name in brackets that may hold anything.
     let close = text.iter().rposition(|&b| b == b')').ok_or(Errno::ESRCH)?;
     let rest = String::from_utf8_lossy(text.get(close + 1..).unwrap_or_default());
@@ -321,15 +333,34 @@ impl ProcessTable {
     }
 
     fn enter_children(&self, process: &Process) {
-        let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", process.tgid)) else { return };
-        for task in tasks.flatten() {
-            let Ok(children) = fs::read_to_string(task.path().join("children")) else { continue };
-            for child in children.split_ascii_whitespace().filter_map(|c| c.parse().ok()) {
-                if self.by_host_pid(child).is_none()
-                    && let Err(e) = self.enter(child, 0)
-                {
-                    log::debug!("process {child} ended before it was entered: {e}");
-                }
+        let tgid = process.tgid;
+        let tasks = format!("/proc/{tgid}/task");
+        // Two links of its own, and one for each thread.
+        const ONE_THREAD: u64 = 3;
+        match fs::metadata(&tasks) {
+            Ok(m) if m.nlink() == ONE_THREAD => self.enter_children_of(tgid, tgid),
+            Ok(_) => {
+                let Ok(entries) = fs::read_dir(&tasks) else { return };
+                let tids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+                tids.for_each(|tid| self.enter_children_of(tgid, tid));
+            }
+            Err(e) => log::debug!("process {tgid} is gone: {e}"),
+        }
+    }
+
+    fn enter_children_of(&self, tgid: i32, tid: i32) {
+        let Ok(mut file) = fs::File::open(format!("/proc/{tgid}/task/{tid}/children")) else {
+            return;
+        };
+        let mut text = String::new();
+        if file.read_to_string(&mut text).is_err() {
+            return;
+        }
+        for child in text.split_ascii_whitespace().filter_map(|c| c.parse().ok()) {
+            if self.by_host_pid(child).is_none()
+                && let Err(e) = self.enter(child, 0)
+            {
+                log::debug!("process {child} ended before it was entered: {e}");
             }
         }
     }

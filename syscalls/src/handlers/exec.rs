@@ -21,7 +21,7 @@ use duet_loader::{
 use duet_loader::stub::{BUFFER_SIZE, STUB_MAGIC};
 use duet_vfs::types::{Caps, Creds, Errno, FileType, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
-use duet_vfs::{MountFlags, NoCaller, Vfs};
+use duet_vfs::{BackingId, MountFlags, NoCaller, Vfs};
 
 use super::stat::{Target, target};
 use crate::kernel::Kernel;
@@ -301,8 +301,8 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
 /// Whether the caller's image really is the stub: what it inherits by `execve` hangs on that.
 fn runs_stub(t: &Task) -> bool {
     let exe = nix::sys::stat::stat(format!("/proc/{}/exe", t.call.tid.0).as_str());
-    let stub = nix::sys::stat::fstat(t.kernel.stub.as_fd());
-    matches!((exe, stub), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+    let stub = t.kernel.stub_id;
+    exe.is_ok_and(|exe| (BackingId { dev: exe.st_dev, ino: exe.st_ino }) == stub)
 }
 
 fn hand_over(t: &Task, launch: &Launch, rsp: u64, buffer: u64, size: u64) -> Result<i64> {
