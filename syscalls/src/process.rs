@@ -7,7 +7,8 @@
 //! - before a process changes its state, all children it already has are entered, with the old one;
 //! - a process keeps the address of the initial stack that its last `execve` was given
 //!   (`/proc/PID/stat`, field 28), which is random, is inherited by `fork`, and so names the lineage of
-//!   a child whose parent died before it was entered. The state of dead processes is kept by it.
+//!   a child whose parent died or exec'ed before it was entered. The states of such parents are kept
+//!   by it.
 //!
 //! # Lock order
 //!
@@ -128,7 +129,7 @@ fn innermost_pid(text: &str) -> i32 {
 /// takes to use up the numbers and give it to somebody else.
 const THREAD_TRUST: Duration = Duration::from_millis(100);
 
-/// States of dead processes that are kept for children not yet entered.
+/// States of former parents that are kept for children not yet entered.
 const MAX_GHOSTS: usize = 4096;
 
 struct Entry {
@@ -141,8 +142,28 @@ struct Entry {
 #[derive(Default)]
 struct Inner {
     threads: HashMap<i32, Entry>,
-    ghosts: HashMap<u64, Arc<State>>,
-    ghost_order: VecDeque<u64>,
+    ghosts: HashMap<Ghost, Arc<State>>,
+    ghost_order: VecDeque<Ghost>,
+}
+
+/// Whose state it was: the lineage, and for a process that has exec'ed since, its id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Ghost {
+    lineage: u64,
+    host_pid: Option<i32>,
+}
+
+impl Inner {
+    fn remember(&mut self, ghost: Ghost, state: Arc<State>) {
+        if self.ghosts.insert(ghost, state).is_none() {
+            self.ghost_order.push_back(ghost);
+        }
+        if self.ghost_order.len() > MAX_GHOSTS
+            && let Some(oldest) = self.ghost_order.pop_front()
+        {
+            self.ghosts.remove(&oldest);
+        }
+    }
 }
 
 /// All guest processes that have made an intercepted call.
@@ -300,7 +321,10 @@ impl ProcessTable {
             }
         }
         let inner = self.inner.lock();
-        if let Some(state) = inner.ghosts.get(&own.start_stack) {
+        let lineage = own.start_stack;
+        let exec_ed = Ghost { lineage, host_pid: Some(own.ppid) };
+        let dead = Ghost { lineage, host_pid: None };
+        if let Some(state) = inner.ghosts.get(&exec_ed).or_else(|| inner.ghosts.get(&dead)) {
             return Ok(state.clone());
         }
         let living = inner.threads.values().map(|e| e.process.state());
@@ -317,14 +341,12 @@ impl ProcessTable {
         *state = Arc::new(new);
     }
 
-    /// Gives the present children of a process that is about to exec its state.
-    pub fn before_exec(&self, process: &Process) {
-        self.enter_children(process);
-    }
-
-    /// After an `execve`.
+    /// After an `execve`: `state` has the new lineage. Children that are not entered yet have the old
+    /// one, and find the old state by it.
     pub fn replace_state(&self, process: &Process, state: State) {
-        *process.state.lock() = Arc::new(state);
+        let old = std::mem::replace(&mut *process.state.lock(), Arc::new(state));
+        let ghost = Ghost { lineage: old.lineage, host_pid: Some(process.tgid) };
+        self.inner.lock().remember(ghost, old);
     }
 
     /// What the first process is to run; once.
@@ -386,14 +408,7 @@ impl ProcessTable {
         }
         inner.threads.retain(|_, e| !Arc::ptr_eq(&e.process, &process));
         let state = process.state();
-        if inner.ghosts.insert(state.lineage, state.clone()).is_none() {
-            inner.ghost_order.push_back(state.lineage);
-        }
-        if inner.ghost_order.len() > MAX_GHOSTS
-            && let Some(oldest) = inner.ghost_order.pop_front()
-        {
-            inner.ghosts.remove(&oldest);
-        }
+        inner.remember(Ghost { lineage: state.lineage, host_pid: None }, state);
     }
 }
 

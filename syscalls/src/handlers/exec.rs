@@ -242,7 +242,6 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
         log::debug!("execve of {}: {e}", String::from_utf8_lossy(path));
         e.errno()
     })?;
-    t.kernel.processes.before_exec(&t.process);
     *t.process.pending_exec.lock() = Some(pending);
     let kernel = &t.kernel;
     let stub = kernel.engine.inject(&t.call, kernel.stub.as_fd(), None, true)?;
