@@ -9,7 +9,12 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("duet-demo");
     let rustc = env::var_os("RUSTC").expect("cargo sets RUSTC");
     let status = Command::new(rustc)
-        .args(["--edition=2024", "-O", "-Cstrip=symbols", "-Ctarget-feature=+crt-static"])
+        .args([
+            "--edition=2024",
+            "-O",
+            "-Cstrip=symbols",
+            "-Ctarget-feature=+crt-static",
+        ])
         .args(["--crate-name=duet_demo", "demo/demo.rs", "-o"])
         .arg(&out)
         .status()

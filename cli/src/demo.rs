@@ -15,9 +15,13 @@ static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/duet-demo"));
 /// Runs the command.
 pub fn main() -> Result<u8> {
     let mut file = tempfile()?;
-    file.write_all(PROGRAM).context("writing the demo program")?;
+    file.write_all(PROGRAM)
+        .context("writing the demo program")?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    println!("duet: running a static program of {} KiB in the layer\n", PROGRAM.len() / 1024);
+    println!(
+        "duet: running a static program of {} KiB in the layer\n",
+        PROGRAM.len() / 1024
+    );
     let outcome = duet_sandbox::run(&Config {
         program: CString::new(path)?,
         args: Vec::new(),

@@ -20,11 +20,15 @@ pub fn main(options: &Options) -> Result<u8> {
         let (mark, word) = match c.verdict {
             Verdict::Present => ("ok  ", "present"),
             Verdict::Slower => ("slow", "slower"),
+            Verdict::Weaker => ("weak", "weaker"),
             Verdict::Missing => ("MISS", "missing"),
         };
         missing += usize::from(c.verdict == Verdict::Missing);
         if options.json {
-            println!("{}", json!({ "check": c.name, "verdict": word, "advice": c.advice }));
+            println!(
+                "{}",
+                json!({ "check": c.name, "verdict": word, "advice": c.advice })
+            );
             continue;
         }
         println!("{mark}  {}", c.name);

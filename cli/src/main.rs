@@ -27,7 +27,7 @@ struct Cli {
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
     /// Say nothing but errors
-    #[arg(short, long)]
+    #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
     command: Command,
@@ -65,7 +65,11 @@ fn main() -> ExitCode {
         (_, 2) => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
-    env_logger::Builder::new().filter_level(level).parse_default_env().format_timestamp(None).init();
+    env_logger::Builder::new()
+        .filter_level(level)
+        .parse_default_env()
+        .format_timestamp(None)
+        .init();
     let result = match cli.command {
         Command::Run(options) => run::main(&options),
         Command::Syscalls(options) => syscalls::main(&options),
@@ -76,7 +80,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             eprintln!("duet: {e:#}");
-            let code = e.downcast_ref().map_or(FAILURE, duet_sandbox::Error::exit_code);
+            let code = e
+                .downcast_ref()
+                .map_or(FAILURE, duet_sandbox::Error::exit_code);
             ExitCode::from(code)
         }
     }

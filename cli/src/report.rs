@@ -38,14 +38,21 @@ impl Report {
             let name = table::lookup(nr).map_or_else(|| format!("#{nr}"), |r| r.name.to_owned());
             let mut push = |to: fn(&mut Report) -> &mut Vec<Line>, count: u64| {
                 if count > 0 {
-                    to(&mut report).push(Line { name: name.clone(), count });
+                    to(&mut report).push(Line {
+                        name: name.clone(),
+                        count,
+                    });
                 }
             };
             push(|r| &mut r.native, counts.native);
             push(|r| &mut r.emulated, counts.emulated);
             push(|r| &mut r.refused, counts.refused);
         }
-        for lines in [&mut report.native, &mut report.emulated, &mut report.refused] {
+        for lines in [
+            &mut report.native,
+            &mut report.emulated,
+            &mut report.refused,
+        ] {
             lines.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
         }
         report
@@ -81,7 +88,10 @@ impl Report {
         }
         if self.unknown + self.foreign > 0 {
             let (u, f) = (self.unknown, self.foreign);
-            let _ = writeln!(out, "also refused: {u} with unknown numbers, {f} by int 0x80 or x32");
+            let _ = writeln!(
+                out,
+                "also refused: {u} with unknown numbers, {f} by int 0x80 or x32"
+            );
         }
         out
     }

@@ -70,18 +70,28 @@ fn parse_volume(text: &str) -> Result<Volume, String> {
         Some(rest) => (rest, true),
         None => (text.strip_suffix(":rw").unwrap_or(text), false),
     };
-    let (source, target) = text.split_once(':').ok_or("a volume is SRC:DST or SRC:DST:ro")?;
+    let (source, target) = text
+        .split_once(':')
+        .ok_or("a volume is SRC:DST or SRC:DST:ro")?;
     if !target.starts_with('/') {
         return Err(format!("the target {target:?} is not an absolute path"));
     }
     if source.is_empty() {
         return Err("the source is empty".into());
     }
-    Ok(Volume { source: source.into(), target: target.as_bytes().to_vec(), read_only })
+    Ok(Volume {
+        source: source.into(),
+        target: target.as_bytes().to_vec(),
+        read_only,
+    })
 }
 
 fn parse_absolute(text: &str) -> Result<OsString, String> {
-    if text.starts_with('/') { Ok(text.into()) } else { Err("not an absolute path".into()) }
+    if text.starts_with('/') {
+        Ok(text.into())
+    } else {
+        Err("not an absolute path".into())
+    }
 }
 
 fn parse_user(text: &str) -> Result<(u32, u32), String> {
@@ -110,8 +120,10 @@ fn environment(options: &Options) -> Result<Vec<CString>> {
         std::env::vars_os().collect()
     } else {
         let home = if options.user.0 == 0 { "/root" } else { "/" };
-        let mut env =
-            vec![("PATH".into(), DEFAULT_PATH.into()), ("HOME".into(), OsString::from(home))];
+        let mut env = vec![
+            ("PATH".into(), DEFAULT_PATH.into()),
+            ("HOME".into(), OsString::from(home)),
+        ];
         env.extend(std::env::var_os("TERM").map(|t| ("TERM".into(), t)));
         env
     };
@@ -145,7 +157,10 @@ fn c_string(text: OsString) -> Result<CString> {
 
 fn config(options: &Options) -> Result<Config> {
     let tree = match &options.rootfs {
-        Some(path) => Tree::Directory { path: path.clone(), writable: options.rw },
+        Some(path) => Tree::Directory {
+            path: path.clone(),
+            writable: options.rw,
+        },
         None if options.host_root => Tree::Host,
         None => Tree::Bare,
     };
@@ -157,7 +172,11 @@ fn config(options: &Options) -> Result<Config> {
         env: environment(options)?,
         tree,
         volumes: options.volumes.clone(),
-        tmpfs: options.tmpfs.iter().map(|t| t.as_bytes().to_vec()).collect(),
+        tmpfs: options
+            .tmpfs
+            .iter()
+            .map(|t| t.as_bytes().to_vec())
+            .collect(),
         workdir: options.workdir.as_ref().map(|d| d.as_bytes().to_vec()),
         uid: options.user.0,
         gid: options.user.1,
@@ -175,7 +194,14 @@ pub fn main(options: &Options) -> Result<u8> {
     let outcome = duet_sandbox::run(&config(options)?)?;
     if options.report {
         let report = report::Report::new(outcome.counters());
-        eprint!("{}", if options.json { report.json()? } else { report.text() });
+        eprint!(
+            "{}",
+            if options.json {
+                report.json()?
+            } else {
+                report.text()
+            }
+        );
     }
     Ok(outcome.exit_code)
 }
@@ -187,7 +213,10 @@ mod tests {
     #[test]
     fn volumes_are_parsed() {
         let v = parse_volume("/a:/b:ro").unwrap();
-        assert_eq!((v.source, v.target, v.read_only), ("/a".into(), b"/b".to_vec(), true));
+        assert_eq!(
+            (v.source, v.target, v.read_only),
+            ("/a".into(), b"/b".to_vec(), true)
+        );
         assert!(!parse_volume("a:/b").unwrap().read_only);
         assert!(parse_volume("/a").is_err());
         assert!(parse_volume("/a:b").is_err());

@@ -25,7 +25,9 @@ pub fn main(options: &Options) -> Result<u8> {
             Ok(nr) => table::lookup(nr),
             Err(_) => table::by_name(name),
         };
-        let Some(row) = row else { bail!("{name}: no system call of x86-64 has this name") };
+        let Some(row) = row else {
+            bail!("{name}: no system call of x86-64 has this name")
+        };
         print(&explain(row, options.json));
         return Ok(0);
     }
@@ -40,7 +42,11 @@ pub fn main(options: &Options) -> Result<u8> {
     }
     let mut out = String::new();
     for row in &rows {
-        out += &if options.json { explain(row, true) } else { line(row) };
+        out += &if options.json {
+            explain(row, true)
+        } else {
+            line(row)
+        };
     }
     if !options.json {
         let c = Counts::of(rows.iter().copied());
@@ -58,7 +64,13 @@ pub fn main(options: &Options) -> Result<u8> {
 }
 
 fn line(row: &Row) -> String {
-    format!("{:>3} {:<24} {:<12} {}\n", row.nr, row.name, row.family.name(), row.treatment())
+    format!(
+        "{:>3} {:<24} {:<12} {}\n",
+        row.nr,
+        row.name,
+        row.family.name(),
+        row.treatment()
+    )
 }
 
 fn explain(row: &Row, as_json: bool) -> String {
@@ -74,7 +86,10 @@ fn explain(row: &Row, as_json: bool) -> String {
         return object.to_string() + "\n";
     }
     let (nr, family) = (row.nr, row.family.name());
-    let mut text = format!("{}\n  number   {nr}\n  family   {family}\n", row.signature());
+    let mut text = format!(
+        "{}\n  number   {nr}\n  family   {family}\n",
+        row.signature()
+    );
     text += &format!("  in Duet  {}\n", row.treatment());
     if !row.note.is_empty() {
         text += &format!("  {}\n", row.note);

@@ -22,8 +22,14 @@ pub fn read_some(tid: Tid, addr: u64, buf: &mut [u8]) -> Result<usize> {
     if buf.is_empty() {
         return Ok(0);
     }
-    let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: buf.len() };
+    let local = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: addr as *mut libc::c_void,
+        iov_len: buf.len(),
+    };
     // SAFETY: `local` covers exactly `buf`; the remote range is checked by the kernel.
     let n = unsafe { libc::process_vm_readv(tid.0, &local, 1, &remote, 1, 0) };
     Errno::result(n).map(|n| n as usize)
@@ -34,8 +40,14 @@ pub fn write(tid: Tid, addr: u64, buf: &[u8]) -> Result<()> {
     if buf.is_empty() {
         return Ok(());
     }
-    let local = libc::iovec { iov_base: buf.as_ptr() as *mut libc::c_void, iov_len: buf.len() };
-    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: buf.len() };
+    let local = libc::iovec {
+        iov_base: buf.as_ptr() as *mut libc::c_void,
+        iov_len: buf.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: addr as *mut libc::c_void,
+        iov_len: buf.len(),
+    };
     // SAFETY: `local` covers exactly `buf`, which the kernel only reads.
     let n = unsafe { libc::process_vm_writev(tid.0, &local, 1, &remote, 1, 0) };
     match Errno::result(n)? {
@@ -51,7 +63,11 @@ pub fn read_string(tid: Tid, addr: u64, max: usize, too_long: Errno) -> Result<V
     let mut at = addr;
     while out.len() < max {
         let to_page_end = PAGE - at % PAGE;
-        let chunk = if out.is_empty() { STRING_CHUNK.min(to_page_end) } else { to_page_end };
+        let chunk = if out.is_empty() {
+            STRING_CHUNK.min(to_page_end)
+        } else {
+            to_page_end
+        };
         let chunk = (chunk as usize).min(max - out.len());
         let old = out.len();
         out.resize(old + chunk, 0);
@@ -80,8 +96,14 @@ mod tests {
         let addr = text.as_ptr() as u64;
         let read = read_string(own(), addr, 64, Errno::ENAMETOOLONG);
         assert_eq!(read.as_deref(), Ok(&b"hello"[..]));
-        assert_eq!(read_string(own(), addr, 5, Errno::ENAMETOOLONG), Err(Errno::ENAMETOOLONG));
-        assert_eq!(read_string(own(), 8, 64, Errno::ENAMETOOLONG), Err(Errno::EFAULT));
+        assert_eq!(
+            read_string(own(), addr, 5, Errno::ENAMETOOLONG),
+            Err(Errno::ENAMETOOLONG)
+        );
+        assert_eq!(
+            read_string(own(), 8, 64, Errno::ENAMETOOLONG),
+            Err(Errno::EFAULT)
+        );
     }
 
     #[test]

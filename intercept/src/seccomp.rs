@@ -57,7 +57,10 @@ impl Engine for Seccomp {
     }
 
     fn answer(&self, call: &Call, answer: Answer) -> Result<()> {
-        let mut r = Response { id: call.id, ..Response::default() };
+        let mut r = Response {
+            id: call.id,
+            ..Response::default()
+        };
         match answer {
             Answer::Value(v) => r.val = v,
             Answer::Error(e) => r.error = -(e as i32),
@@ -91,7 +94,9 @@ impl Engine for Seccomp {
             newfd: 0,
             newfd_flags: cloexec_flag(cloexec),
         };
-        notify::add_fd(self.listener.as_fd(), request).map(drop).map_err(gone)
+        notify::add_fd(self.listener.as_fd(), request)
+            .map(drop)
+            .map_err(gone)
     }
 
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
@@ -114,7 +119,11 @@ impl Engine for Seccomp {
 impl Seccomp {
     /// Whether every thread under the filter is gone.
     fn hung_up(&self) -> bool {
-        let mut p = libc::pollfd { fd: self.listener.as_raw_fd(), events: 0, revents: 0 };
+        let mut p = libc::pollfd {
+            fd: self.listener.as_raw_fd(),
+            events: 0,
+            revents: 0,
+        };
         // SAFETY: one pollfd, and the count says so.
         unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLHUP != 0 }
     }
@@ -129,7 +138,8 @@ fn wait_for_stop(pid: Pid) -> Result<()> {
     let mut status = 0;
     loop {
         // SAFETY: `status` is ours. Only this thread's tracees are waited for.
-        let n = unsafe { libc::waitpid(pid.as_raw(), &mut status, libc::__WALL | libc::__WNOTHREAD) };
+        let n =
+            unsafe { libc::waitpid(pid.as_raw(), &mut status, libc::__WALL | libc::__WNOTHREAD) };
         match Errno::result(n) {
             Ok(_) if libc::WIFSTOPPED(status) => return Ok(()),
             Ok(_) => return Err(Errno::ESRCH),

@@ -105,7 +105,13 @@ impl Channel {
         let control = if raw.is_empty() { &[][..] } else { &rights[..] };
         loop {
             let iov = [IoSlice::new(&bytes)];
-            match sendmsg::<()>(self.0.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(
+                self.0.as_raw_fd(),
+                &iov,
+                control,
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            ) {
                 Err(Errno::EINTR) => continue,
                 other => return other.map(drop),
             }
@@ -128,7 +134,10 @@ impl Channel {
                     for c in m.cmsgs()? {
                         if let ControlMessageOwned::ScmRights(raw) = c {
                             // SAFETY: the kernel has just made these descriptors ours.
-                            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                            fds.extend(
+                                raw.into_iter()
+                                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                            );
                         }
                     }
                     let n = m.bytes;
@@ -163,7 +172,8 @@ mod tests {
     fn messages_and_descriptors_arrive() {
         let (a, b) = Channel::pair().unwrap();
         let pipe = nix::unistd::pipe().unwrap();
-        a.send(&Message::Mounts, &[pipe.0.as_fd(), pipe.1.as_fd()]).unwrap();
+        a.send(&Message::Mounts, &[pipe.0.as_fd(), pipe.1.as_fd()])
+            .unwrap();
         a.send(&Message::Failed("no tmpfs".into()), &[]).unwrap();
         let (m, fds) = b.receive().unwrap().unwrap();
         assert_eq!((m, fds.len()), (Message::Mounts, 2));

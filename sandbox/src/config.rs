@@ -66,7 +66,9 @@ impl Config {
     /// The value of an environment variable of the guest.
     pub fn env_value(&self, name: &[u8]) -> Option<&[u8]> {
         self.env.iter().rev().find_map(|e| {
-            e.as_bytes().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="))
+            e.as_bytes()
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix(b"="))
         })
     }
 }

@@ -15,6 +15,8 @@ pub enum Verdict {
     Present,
     /// It is not, and Duet works without it, slower.
     Slower,
+    /// It is not, and Duet works without it, with one wall less.
+    Weaker,
     /// It is not, and `duet run` needs it.
     Missing,
 }
@@ -33,7 +35,11 @@ pub struct Check {
 pub fn checks() -> Vec<Check> {
     let need = |name, present: bool, advice: &str| Check {
         name,
-        verdict: if present { Verdict::Present } else { Verdict::Missing },
+        verdict: if present {
+            Verdict::Present
+        } else {
+            Verdict::Missing
+        },
         advice: advice.into(),
     };
     let release = kernel_release();
@@ -80,15 +86,30 @@ pub fn checks() -> Vec<Check> {
     ];
     all.push(Check {
         name: "synchronous wake-up of user notification (Linux 6.6)",
-        verdict: if version(6, 6) { Verdict::Present } else { Verdict::Slower },
+        verdict: if version(6, 6) {
+            Verdict::Present
+        } else {
+            Verdict::Slower
+        },
         advice: "emulated calls cost several times more without it".into(),
+    });
+    all.push(Check {
+        name: "Landlock scopes (Linux 6.12): keep --network host from abstract sockets",
+        verdict: if crate::landlock::available() {
+            Verdict::Present
+        } else {
+            Verdict::Weaker
+        },
+        advice: "with --network host a program can reach the host's abstract Unix sockets".into(),
     });
     all
 }
 
 fn kernel_release() -> (u32, u32) {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let mut numbers = text
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -124,23 +145,34 @@ fn own_memory_readable() -> bool {
 fn user_namespaces() -> Check {
     let name = "user, pid, mount, IPC, UTS and network namespaces; mounts in them";
     let advice = match try_namespaces() {
-        Ok(()) => return Check { name, verdict: Verdict::Present, advice: String::new() },
+        Ok(()) => {
+            return Check {
+                name,
+                verdict: Verdict::Present,
+                advice: String::new(),
+            };
+        }
         Err(e) => e,
     };
-    Check { name, verdict: Verdict::Missing, advice: format!("{advice}; {}", namespace_advice()) }
+    Check {
+        name,
+        verdict: Verdict::Missing,
+        advice: format!("{advice}; {}", namespace_advice()),
+    }
 }
 
 fn namespace_advice() -> String {
-    let setting = |path: &str, bad: &str| {
-        fs::read_to_string(path).is_ok_and(|t| t.trim() == bad)
-    };
+    let setting = |path: &str, bad: &str| fs::read_to_string(path).is_ok_and(|t| t.trim() == bad);
     if setting("/proc/sys/user/max_user_namespaces", "0") {
         return "set /proc/sys/user/max_user_namespaces above 0".into();
     }
     if setting("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         return "set /proc/sys/kernel/unprivileged_userns_clone to 1".into();
     }
-    if setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+    if setting(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ) {
         return "set /proc/sys/kernel/apparmor_restrict_unprivileged_userns to 0, or give duet an \
                 AppArmor profile with userns"
             .into();
@@ -165,7 +197,10 @@ fn try_namespaces() -> Result<(), String> {
                 Ok(Some((Message::Failed(text), _))) => Err(text),
                 Ok(Some((Message::Mounts, fds))) if !fds.is_empty() => {
                     // A descriptor of the tmpfs that can be used from outside.
-                    let path = format!("/proc/self/fd/{}", fds.first().map_or(-1, |f| f.as_raw_fd()));
+                    let path = format!(
+                        "/proc/self/fd/{}",
+                        fds.first().map_or(-1, |f| f.as_raw_fd())
+                    );
                     fs::metadata(path).map(drop).map_err(|e| e.to_string())
                 }
                 other => Err(format!("init said {other:?}")),

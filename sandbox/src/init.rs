@@ -5,8 +5,8 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::unix::ffi::OsStrExt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -17,6 +17,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setpgid, setresgid, setresuid};
 
 use crate::channel::{Channel, Message};
+use crate::landlock;
 
 /// What init needs to know.
 pub struct Plan<'a> {
@@ -24,6 +25,8 @@ pub struct Plan<'a> {
     pub hostname: &'a [u8],
     /// Whether the network namespace is new and its loopback device must be brought up.
     pub own_network: bool,
+    /// Whether to keep the guest from abstract sockets that are not its own.
+    pub scope_abstract_sockets: bool,
     /// Arguments of the program, for `execveat`.
     pub argv: &'a [CString],
     /// Its environment.
@@ -143,8 +146,12 @@ fn private_mounts(channel: &Channel) -> Step<()> {
         .send(&Message::Mounts, &[store.as_fd(), proc.as_fd()])
         .named("handing over the mounts")?;
     const MOUNT_ATTR_RDONLY: libc::c_uint = 1;
-    let root = detached_mount(c"tmpfs", &[(c"mode", c"0555"), (c"size", c"4k")], MOUNT_ATTR_RDONLY)
-        .named("mounting an empty root")?;
+    let root = detached_mount(
+        c"tmpfs",
+        &[(c"mode", c"0555"), (c"size", c"4k")],
+        MOUNT_ATTR_RDONLY,
+    )
+    .named("mounting an empty root")?;
     attach_to_root(root.as_fd()).named("mounting an empty root")?;
     nix::unistd::fchdir(root.as_fd()).named("entering the empty root")?;
     match nix::unistd::pivot_root(".", ".") {
@@ -183,9 +190,8 @@ fn detached_mount(
     let fs = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), CLOEXEC) })?;
     let config = |command: libc::c_uint, key: *const libc::c_char, value: *const libc::c_char| {
         // SAFETY: C strings or null, as the command wants them.
-        let n = unsafe {
-            libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key, value, 0)
-        };
+        let n =
+            unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key, value, 0) };
         Errno::result(n).map(drop)
     };
     for (key, value) in options {
@@ -213,7 +219,12 @@ fn attach_to_root(mount: BorrowedFd<'_>) -> nix::Result<()> {
 
 fn loopback_up() -> nix::Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let s = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let s = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
     // SAFETY: all zeros is a valid value of this plain structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -236,8 +247,12 @@ fn guest(plan: &Plan<'_>, channel: &Channel) -> Step<Infallible> {
     let (soft, hard) = plan.descriptor_limit;
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard)
         .named("resetting the limit of descriptors")?;
+    limit_processes().named("limiting processes")?;
     let (stub, channel) = keep_two(plan.stub, channel.as_fd()).named("closing descriptors")?;
     drop_privileges().named("dropping privileges")?;
+    if plan.scope_abstract_sockets {
+        landlock::scope_abstract_sockets().named("keeping to its own abstract sockets")?;
+    }
     let argv = pointers(plan.argv);
     let envp = pointers(plan.envp);
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&plan.mask), None)
@@ -259,7 +274,24 @@ fn guest(plan: &Plan<'_>, channel: &Channel) -> Step<Infallible> {
             plan.exec_cookie,
         )
     };
-    Err(("starting the stub".into(), Errno::result(n).err().unwrap_or(Errno::UnknownErrno)))
+    Err((
+        "starting the stub".into(),
+        Errno::result(n).err().unwrap_or(Errno::UnknownErrno),
+    ))
+}
+
+/// Processes and threads of the sandbox at most. The kernel counts them for its user namespace alone,
+/// so the caller's other processes neither count nor suffer.
+const MAX_PROCESSES: u64 = 8192;
+
+fn limit_processes() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NPROC)?;
+    setrlimit(
+        Resource::RLIMIT_NPROC,
+        soft.min(MAX_PROCESSES),
+        hard.min(MAX_PROCESSES),
+    )
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -277,7 +309,13 @@ fn to_foreground(terminal: BorrowedFd<'_>) -> nix::Result<()> {
 /// What the Rust runtime and the supervisor changed.
 fn default_signals() -> nix::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGPIPE, Signal::SIGCHLD, Signal::SIGURG, Signal::SIGTTOU, Signal::SIGTTIN] {
+    for signal in [
+        Signal::SIGPIPE,
+        Signal::SIGCHLD,
+        Signal::SIGURG,
+        Signal::SIGTTOU,
+        Signal::SIGTTIN,
+    ] {
         // SAFETY: the default action.
         unsafe { sigaction(signal, &default) }?;
     }
@@ -316,11 +354,19 @@ fn drop_privileges() -> nix::Result<()> {
         prctl(libc::PR_CAPBSET_DROP, cap, 0)?;
         cap += 1;
     }
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+        0,
+    )?;
     const SECBIT_NOROOT_LOCKED: libc::c_ulong = 0b11;
     const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 0b1100;
     // Needs CAP_SETPCAP, so before the capabilities go.
-    prctl(libc::PR_SET_SECUREBITS, SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED, 0)?;
+    prctl(
+        libc::PR_SET_SECUREBITS,
+        SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED,
+        0,
+    )?;
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
     let header: [u32; 2] = [0x2008_0522, 0];
     let none = [0u32; 6];
@@ -354,7 +400,9 @@ fn attend(channel: &Channel, child: Pid) -> Step<()> {
             while signals.read_signal().named("watching children")?.is_some() {}
         }
         if let Some(status) = reap(channel, child)? {
-            return channel.send(&Message::Ended(status), &[]).named("reporting the end");
+            return channel
+                .send(&Message::Ended(status), &[])
+                .named("reporting the end");
         }
         if readable.message && !obey(channel, child)? {
             return Ok(());
@@ -380,10 +428,14 @@ fn wait_for_news(channel: &Channel, signals: &SignalFd) -> nix::Result<(Readable
         Err(e) => return Err(e),
     }
     let seen = |i: usize, flag| {
-        fds.get(i).and_then(PollFd::revents).is_some_and(|r| r.intersects(flag))
+        fds.get(i)
+            .and_then(PollFd::revents)
+            .is_some_and(|r| r.intersects(flag))
     };
-    let readable =
-        Readable { message: seen(0, PollFlags::POLLIN), signal: seen(1, PollFlags::POLLIN) };
+    let readable = Readable {
+        message: seen(0, PollFlags::POLLIN),
+        signal: seen(1, PollFlags::POLLIN),
+    };
     Ok((readable, seen(0, PollFlags::POLLHUP)))
 }
 
@@ -432,7 +484,9 @@ fn obey(channel: &Channel, child: Pid) -> Step<bool> {
         _ => Err(Errno::EBADMSG),
     };
     let errno = result.err().map_or(0, |e| e as i32);
-    channel.send(&Message::Done(errno), &[]).named("answering the supervisor")?;
+    channel
+        .send(&Message::Done(errno), &[])
+        .named("answering the supervisor")?;
     Ok(true)
 }
 

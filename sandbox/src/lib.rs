@@ -11,6 +11,7 @@ pub mod config;
 pub mod doctor;
 pub mod error;
 pub mod init;
+pub mod landlock;
 pub mod names;
 pub mod namespaces;
 pub mod requests;

@@ -19,7 +19,10 @@ impl Names {
     /// The names at the start.
     pub fn new(host: &str) -> Names {
         let host = Mutex::new(host.as_bytes().to_vec());
-        Names { host, domain: Mutex::new(b"(none)".to_vec()) }
+        Names {
+            host,
+            domain: Mutex::new(b"(none)".to_vec()),
+        }
     }
 
     /// One of the names.

@@ -47,8 +47,11 @@ pub fn fork_into_new(own_network: bool) -> Result<Option<Pid>> {
 /// nobody's if the caller is root. No other id exists there.
 pub fn write_id_maps(child: Pid) -> Result<()> {
     let root = geteuid().is_root();
-    let (uid, gid) =
-        if root { (NOBODY, NOBODY) } else { (geteuid().as_raw(), getegid().as_raw()) };
+    let (uid, gid) = if root {
+        (NOBODY, NOBODY)
+    } else {
+        (geteuid().as_raw(), getegid().as_raw())
+    };
     let write = |file: &str, text: String| {
         let path = format!("/proc/{child}/{file}");
         fs::write(&path, text).map_err(|e| Error::Failed(format!("writing {path}: {e}")))
@@ -80,12 +83,18 @@ pub fn sealed_memfd(name: &std::ffi::CStr, bytes: &[u8]) -> Result<std::os::fd::
     let failed = |e| Error::step("making a memfd", e);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = fs::File::from(memfd_create(name, flags).map_err(failed)?);
-    file.write_all(bytes).map_err(|e| Error::Failed(format!("filling a memfd: {e}")))?;
+    file.write_all(bytes)
+        .map_err(|e| Error::Failed(format!("filling a memfd: {e}")))?;
     let seals = SealFlag::F_SEAL_WRITE
         | SealFlag::F_SEAL_GROW
         | SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(failed)?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)
+    open(
+        path.as_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(failed)
 }

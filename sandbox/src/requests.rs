@@ -22,7 +22,11 @@ impl Requests {
     /// Over this channel.
     pub fn new(to_init: std::sync::Arc<Channel>) -> Requests {
         let (answer, answers) = channel();
-        Requests { channel: to_init, answers: Mutex::new(answers), answer: Mutex::new(answer) }
+        Requests {
+            channel: to_init,
+            answers: Mutex::new(answers),
+            answer: Mutex::new(answer),
+        }
     }
 
     /// Asks and waits: one question at a time.

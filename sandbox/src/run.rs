@@ -26,7 +26,7 @@ use crate::names::{Names, Setter};
 use crate::requests::Requests;
 use crate::source::Source;
 use crate::terminal::Terminal;
-use crate::{init, namespaces, tree, workers};
+use crate::{init, landlock, namespaces, tree, workers};
 
 /// How a run ended.
 pub struct Outcome {
@@ -54,9 +54,18 @@ pub fn run(config: &Config) -> Result<Outcome> {
     let stub = namespaces::sealed_memfd(c"duet-stub", stub_elf())?;
     let exec_cookie = random()?;
     let filter = build_filter(config, exec_cookie);
-    let argv: Vec<CString> =
-        std::iter::once(&config.program).chain(&config.args).cloned().collect();
+    let argv: Vec<CString> = std::iter::once(&config.program)
+        .chain(&config.args)
+        .cloned()
+        .collect();
     let own_network = config.network == Network::None;
+    let scoped = !own_network && landlock::available();
+    if !own_network && !scoped {
+        log::warn!(
+            "--network host: this kernel cannot keep the program from the host's abstract Unix \
+             sockets (Landlock of Linux 6.12)"
+        );
+    }
 
     let Some(child) = namespaces::fork_into_new(own_network)? else {
         drop(ours);
@@ -64,6 +73,7 @@ pub fn run(config: &Config) -> Result<Outcome> {
             &init::Plan {
                 hostname: config.hostname.as_bytes(),
                 own_network,
+                scope_abstract_sockets: scoped,
                 argv: &argv,
                 envp: &config.env,
                 filter: &filter,
@@ -77,8 +87,19 @@ pub fn run(config: &Config) -> Result<Outcome> {
         )
     };
     drop(theirs);
-    let mut init = Init { pid: child, channel: Arc::new(ours), ended: false };
-    let outcome = supervise(config, &mut init, program, stub, exec_cookie, terminal.as_mut());
+    let mut init = Init {
+        pid: child,
+        channel: Arc::new(ours),
+        ended: false,
+    };
+    let outcome = supervise(
+        config,
+        &mut init,
+        program,
+        stub,
+        exec_cookie,
+        terminal.as_mut(),
+    );
     if let Some(t) = &mut terminal {
         t.take_back();
     }
@@ -110,13 +131,17 @@ impl Init {
             Ok(Some((m, fds))) if m == *wanted => Ok(fds),
             Ok(Some((Message::Failed(text), _))) => Err(Error::Failed(text)),
             Ok(Some((m, _))) => Err(Error::Failed(format!("init said {m:?} out of turn"))),
-            Ok(None) => Err(Error::Failed("init ended while the sandbox was set up".into())),
+            Ok(None) => Err(Error::Failed(
+                "init ended while the sandbox was set up".into(),
+            )),
             Err(e) => Err(Error::step("listening to init", e)),
         }
     }
 
     fn tell(&self, message: &Message) -> Result<()> {
-        self.channel.send(message, &[]).map_err(|e| Error::step("speaking to init", e))
+        self.channel
+            .send(message, &[])
+            .map_err(|e| Error::step("speaking to init", e))
     }
 }
 
@@ -163,16 +188,25 @@ fn supervise(
         processes: processes.clone(),
         counters: Counters::default(),
         network: config.network,
-        stub_id: BackingId { dev: stub_stat.st_dev, ino: stub_stat.st_ino },
+        stub_id: BackingId {
+            dev: stub_stat.st_dev,
+            ino: stub_stat.st_ino,
+        },
         stub,
         exec_cookie,
-        privileged: Box::new(Setter { names, requests: requests.clone() }),
+        privileged: Box::new(Setter {
+            names,
+            requests: requests.clone(),
+        }),
         sockets: Default::default(),
     });
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;
     workers::start(kernel.clone())?;
     let status = attend(init, &requests, terminal)?;
-    Ok(Outcome { exit_code: exit_code(status), kernel })
+    Ok(Outcome {
+        exit_code: exit_code(status),
+        kernel,
+    })
 }
 
 fn exit_code(status: i32) -> u8 {
@@ -203,8 +237,10 @@ fn build_filter(config: &Config, exec_cookie: u64) -> Vec<libc::sock_filter> {
         &Disposition::Native,
         &Disposition::Emulated,
     );
-    let sendmsg =
-        table::by_name("sendmsg").map(|r| Row { disposition: HAND_OVER, ..r.clone() });
+    let sendmsg = table::by_name("sendmsg").map(|r| Row {
+        disposition: HAND_OVER,
+        ..*r
+    });
     // Duet's own are told by the cookie.
     let execveat = table::by_name("execveat").cloned();
     let rows: Vec<Row> = sendmsg.into_iter().chain(execveat).collect();
@@ -212,8 +248,13 @@ fn build_filter(config: &Config, exec_cookie: u64) -> Vec<libc::sock_filter> {
 }
 
 /// Signals that end a process which makes a mistake: never blocked.
-const FAULTS: [Signal; 5] =
-    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT];
+const FAULTS: [Signal; 5] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGABRT,
+];
 
 /// Blocks what is read through a descriptor; returns the mask of before.
 fn block_signals() -> Result<SigSet> {
@@ -223,7 +264,8 @@ fn block_signals() -> Result<SigSet> {
     // tells.
     let quiet = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDSTOP, SigSet::empty());
     // SAFETY: the default action.
-    unsafe { sigaction(Signal::SIGCHLD, &quiet) }.map_err(|e| Error::step("blocking signals", e))?;
+    unsafe { sigaction(Signal::SIGCHLD, &quiet) }
+        .map_err(|e| Error::step("blocking signals", e))?;
     let mut old = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), Some(&mut old))
         .map_err(|e| Error::step("blocking signals", e))?;
@@ -238,8 +280,14 @@ fn bare_program(config: &Config) -> Result<Option<(Vec<u8>, File)>> {
         return Ok(None);
     }
     let shown = config.program.to_string_lossy().into_owned();
-    let not_found = |reason: &str| Error::NotFound { program: shown.clone(), reason: reason.into() };
-    let cannot = |reason: String| Error::CannotRun { program: shown.clone(), reason };
+    let not_found = |reason: &str| Error::NotFound {
+        program: shown.clone(),
+        reason: reason.into(),
+    };
+    let cannot = |reason: String| Error::CannotRun {
+        program: shown.clone(),
+        reason,
+    };
     let path = tree::find_on_host(&shown).ok_or_else(|| not_found("not found in PATH"))?;
     let name = path.file_name().map(|n| n.as_encoded_bytes().to_vec());
     let name = name.ok_or_else(|| cannot("is a directory".into()))?;
@@ -248,7 +296,11 @@ fn bare_program(config: &Config) -> Result<Option<(Vec<u8>, File)>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(not_found("no such file"));
         }
-        Err(e) => return Err(cannot(Errno::from_raw(e.raw_os_error().unwrap_or(0)).desc().into())),
+        Err(e) => {
+            return Err(cannot(
+                Errno::from_raw(e.raw_os_error().unwrap_or(0)).desc().into(),
+            ));
+        }
     };
     match file.metadata() {
         Ok(m) if m.is_file() => Ok(Some((name, file))),
@@ -312,13 +364,22 @@ struct Workdir {
 
 fn workdir(config: &Config) -> Option<Workdir> {
     if let Some(dir) = &config.workdir {
-        return Some(Workdir { path: dir.clone(), explicit: true });
+        return Some(Workdir {
+            path: dir.clone(),
+            explicit: true,
+        });
     }
     if config.tree != Tree::Host {
         return None;
     }
-    let path = std::env::current_dir().ok()?.into_os_string().into_encoded_bytes();
-    Some(Workdir { path, explicit: false })
+    let path = std::env::current_dir()
+        .ok()?
+        .into_os_string()
+        .into_encoded_bytes();
+    Some(Workdir {
+        path,
+        explicit: false,
+    })
 }
 
 /// Where the program is in the tree: as given, or found in the guest's `PATH`.
@@ -331,7 +392,9 @@ fn program_path(config: &Config, vfs: &Vfs, cx: &Context<'_>) -> Result<Vec<u8>>
     if name.contains(&b'/') {
         return Ok(name.to_vec());
     }
-    let path = config.env_value(b"PATH").unwrap_or(b"/usr/local/bin:/usr/bin:/bin");
+    let path = config
+        .env_value(b"PATH")
+        .unwrap_or(b"/usr/local/bin:/usr/bin:/bin");
     for dir in path.split(|&b| b == b':') {
         let dir = if dir.is_empty() { &b"."[..] } else { dir };
         let candidate = [dir, b"/", name].concat();
@@ -342,8 +405,14 @@ fn program_path(config: &Config, vfs: &Vfs, cx: &Context<'_>) -> Result<Vec<u8>>
             return Ok(candidate);
         }
     }
-    let reason = format!("not found in the tree's PATH ({})", String::from_utf8_lossy(path));
-    Err(Error::NotFound { program: String::from_utf8_lossy(name).into_owned(), reason })
+    let reason = format!(
+        "not found in the tree's PATH ({})",
+        String::from_utf8_lossy(path)
+    );
+    Err(Error::NotFound {
+        program: String::from_utf8_lossy(name).into_owned(),
+        reason,
+    })
 }
 
 fn explain(config: &Config, name: &[u8], error: &ExecError) -> Error {
@@ -353,17 +422,22 @@ fn explain(config: &Config, name: &[u8], error: &ExecError) -> Error {
         _ => "",
     };
     match error {
-        ExecError::Access(Errno::ENOENT | Errno::ENOTDIR) => {
-            Error::NotFound { program, reason: "no such file in the tree".into() }
-        }
+        ExecError::Access(Errno::ENOENT | Errno::ENOTDIR) => Error::NotFound {
+            program,
+            reason: "no such file in the tree".into(),
+        },
         ExecError::Access(Errno::EACCES) => Error::CannotRun {
             program,
             reason: "permission denied; is it a file with execute permission (chmod +x)?".into(),
         },
-        ExecError::Interpreter { .. } => {
-            Error::CannotRun { program, reason: format!("{error}{hint}") }
-        }
-        other => Error::CannotRun { program, reason: other.to_string() },
+        ExecError::Interpreter { .. } => Error::CannotRun {
+            program,
+            reason: format!("{error}{hint}"),
+        },
+        other => Error::CannotRun {
+            program,
+            reason: other.to_string(),
+        },
     }
 }
 
@@ -392,15 +466,20 @@ fn attend(
         let ready = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
         let (message, signal) = (ready(0), ready(1));
         while signal
-            && let Some(info) =
-                signals.read_signal().map_err(|e| Error::step("watching signals", e))?
+            && let Some(info) = signals
+                .read_signal()
+                .map_err(|e| Error::step("watching signals", e))?
         {
             forward(info.ssi_signo as i32, requests, terminal.as_deref_mut());
         }
         if !message {
             continue;
         }
-        match init.channel.receive().map_err(|e| Error::step("listening to init", e))? {
+        match init
+            .channel
+            .receive()
+            .map_err(|e| Error::step("listening to init", e))?
+        {
             Some((Message::Ended(status), _)) => {
                 init.ended = true;
                 if terminal.is_some() && libc::WIFSIGNALED(status) {

@@ -89,7 +89,9 @@ impl ProcessSource for Source {
         };
         let program = state.program.as_ref();
         let exe = program.map(|p| p.location.clone());
-        let exe_path = exe.as_ref().map_or_else(Vec::new, |l| l.path(&state.root).0);
+        let exe_path = exe
+            .as_ref()
+            .map_or_else(Vec::new, |l| l.path(&state.root).0);
         let view = ProcessView {
             id,
             creds: state.creds.clone(),
@@ -108,7 +110,11 @@ impl ProcessSource for Source {
     }
 
     fn mounts(&self) -> Vec<MountInfo> {
-        self.vfs.get().and_then(Weak::upgrade).map(|v| v.mounts()).unwrap_or_default()
+        self.vfs
+            .get()
+            .and_then(Weak::upgrade)
+            .map(|v| v.mounts())
+            .unwrap_or_default()
     }
 
     fn locate_backing(&self, id: BackingId) -> Option<Location> {

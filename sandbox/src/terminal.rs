@@ -33,7 +33,11 @@ impl Terminal {
             log::warn!("the terminal will not be given back: {e}");
             return None;
         }
-        Some(Terminal { tty, own_group, guest_group: None })
+        Some(Terminal {
+            tty,
+            own_group,
+            guest_group: None,
+        })
     }
 
     /// For the guest to take the foreground with.

@@ -28,7 +28,10 @@ fn open_store(tmpfs: &OwnedFd) -> nix::Result<Store> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         openat(tmpfs, name, flags, Mode::empty())
     };
-    Ok(Store { files: make("files")?, dirs: make("dirs")? })
+    Ok(Store {
+        files: make("files")?,
+        dirs: make("dirs")?,
+    })
 }
 
 /// Joins the tree that `config` asks for. `program` is the host file that a bare tree shows.
@@ -39,50 +42,102 @@ pub fn build(
     processes: Arc<dyn ProcessSource>,
 ) -> Result<Arc<Vfs>> {
     let store = open_store(tmpfs).map_err(|e| Error::step("preparing the private tmpfs", e))?;
-    let files = store.files.as_fd().try_clone_to_owned().map_err(io("preparing the tmpfs"))?;
+    let files = store
+        .files
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(io("preparing the tmpfs"))?;
     let tmp = |mode: u32| -> Result<Arc<TmpFs>> {
         let files = files.try_clone().map_err(io("preparing the tmpfs"))?;
-        TmpFs::new(files, TmpOptions { mode, ..TmpOptions::default() })
-            .map_err(|e| Error::step("making a tmpfs", e))
+        TmpFs::new(
+            files,
+            TmpOptions {
+                mode,
+                ..TmpOptions::default()
+            },
+        )
+        .map_err(|e| Error::step("making a tmpfs", e))
     };
     let (root, source): (Arc<dyn FileSystem>, &str) = match &config.tree {
         Tree::Bare => (tmp(0o755)?, "duet"),
-        Tree::Directory { path, writable: true } => {
-            let options = HostOptions { shared: true, ..HostOptions::default() };
+        Tree::Directory {
+            path,
+            writable: true,
+        } => {
+            let options = HostOptions {
+                shared: true,
+                ..HostOptions::default()
+            };
             (host(path, options)?, "duet")
         }
-        Tree::Directory { path, writable: false } => (throw_away(path, tmp(0o755)?)?, "overlay"),
+        Tree::Directory {
+            path,
+            writable: false,
+        } => (throw_away(path, tmp(0o755)?)?, "overlay"),
         Tree::Host => (throw_away(Path::new("/"), tmp(0o755)?)?, "overlay"),
     };
     let vfs = Vfs::new(store, root, MountFlags::empty(), source)
         .map_err(|e| Error::step("making the tree", e))?;
-    let tree = Builder { vfs: vfs.clone(), creds: Creds::root() };
+    let tree = Builder {
+        vfs: vfs.clone(),
+        creds: Creds::root(),
+    };
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let device = MountFlags::NOSUID | MountFlags::NOEXEC;
     let dev_files = files.try_clone().map_err(io("preparing the tmpfs"))?;
     let dev = new_dev(dev_files).map_err(|e| Error::step("making /dev", e))?;
     tree.mount(b"/dev", dev, device, "devtmpfs")?;
     tree.mount(b"/dev/pts", PtsFs::new(), device, "devpts")?;
-    tree.mount(b"/dev/shm", tmp(0o1777)?, MountFlags::NOSUID | MountFlags::NODEV, "shm")?;
+    tree.mount(
+        b"/dev/shm",
+        tmp(0o1777)?,
+        MountFlags::NOSUID | MountFlags::NODEV,
+        "shm",
+    )?;
     tree.mount(b"/proc", ProcFs::new(processes), plain, "proc")?;
     if config.tree == Tree::Bare {
-        tree.mount(b"/tmp", tmp(0o1777)?, MountFlags::NOSUID | MountFlags::NODEV, "tmpfs")?;
+        tree.mount(
+            b"/tmp",
+            tmp(0o1777)?,
+            MountFlags::NOSUID | MountFlags::NODEV,
+            "tmpfs",
+        )?;
     } else {
-        tree.mount(b"/sys", SysFs::new().map_err(io("making /sys"))?, plain | MountFlags::RDONLY, "sysfs")?;
+        tree.mount(
+            b"/sys",
+            SysFs::new().map_err(io("making /sys"))?,
+            plain | MountFlags::RDONLY,
+            "sysfs",
+        )?;
     }
     if let Some((name, file)) = program {
-        let options = HostOptions { read_only: true, ..HostOptions::default() };
+        let options = HostOptions {
+            read_only: true,
+            ..HostOptions::default()
+        };
         let fs = HostFs::new(file.into(), options).map_err(io("opening the program"))?;
         tree.mount(&[b"/", &*name].concat(), fs, MountFlags::RDONLY, "program")?;
     }
     for target in &config.tmpfs {
-        tree.mount(target, tmp(0o1777)?, MountFlags::NOSUID | MountFlags::NODEV, "tmpfs")?;
+        tree.mount(
+            target,
+            tmp(0o1777)?,
+            MountFlags::NOSUID | MountFlags::NODEV,
+            "tmpfs",
+        )?;
     }
     for v in &config.volumes {
-        let options =
-            HostOptions { shared: true, read_only: v.read_only, ..HostOptions::default() };
+        let options = HostOptions {
+            shared: true,
+            read_only: v.read_only,
+            ..HostOptions::default()
+        };
         let fs = host(&v.source, options)?;
-        let flags = if v.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+        let flags = if v.read_only {
+            MountFlags::RDONLY
+        } else {
+            MountFlags::empty()
+        };
         tree.mount(&v.target, fs, flags, &v.source.to_string_lossy())?;
     }
     Ok(vfs)
@@ -101,16 +156,38 @@ fn host(path: &Path, options: HostOptions) -> Result<Arc<HostFs>> {
 
 /// A host directory that stays as it is, under an upper layer that is gone after the run.
 fn throw_away(path: &Path, upper: Arc<TmpFs>) -> Result<Arc<OverlayFs>> {
-    let options = HostOptions { read_only: true, layer: true, ..HostOptions::default() };
+    let options = HostOptions {
+        read_only: true,
+        layer: true,
+        ..HostOptions::default()
+    };
     let lower = host(path, options)?.root();
     if lower.kind() != FileType::Directory {
         let path = path.display();
-        return Err(Error::Failed(format!("{path}: is not a directory; --rootfs wants one")));
+        return Err(Error::Failed(format!(
+            "{path}: is not a directory; --rootfs wants one"
+        )));
     }
-    let layer = |name: &[u8]| upper.root().mkdir(name, NewNode { mode: 0o755, uid: 0, gid: 0 });
+    let layer = |name: &[u8]| {
+        upper.root().mkdir(
+            name,
+            NewNode {
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+            },
+        )
+    };
     let over = layer(b"upper").and_then(|root| {
         let work = layer(b"work")?;
-        OverlayFs::new(Upper { fs: upper.clone(), root, work }, vec![lower])
+        OverlayFs::new(
+            Upper {
+                fs: upper.clone(),
+                root,
+                work,
+            },
+            vec![lower],
+        )
     });
     over.map_err(|e| Error::step(format!("layering over {}", path.display()), e))
 }
@@ -154,7 +231,10 @@ impl Builder {
             other => return other,
         }
         let mut end = 0;
-        let parts: Vec<&[u8]> = path.split(|&b| b == b'/').filter(|p| !p.is_empty()).collect();
+        let parts: Vec<&[u8]> = path
+            .split(|&b| b == b'/')
+            .filter(|p| !p.is_empty())
+            .collect();
         let mut prefix = Vec::with_capacity(path.len());
         for part in &parts {
             end += 1;
@@ -180,5 +260,7 @@ pub fn find_on_host(name: &str) -> Option<PathBuf> {
         return Some(PathBuf::from(name));
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|p| p.is_file())
 }

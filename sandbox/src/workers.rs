@@ -59,7 +59,10 @@ pub fn start(kernel: Arc<Kernel>) -> Result<()> {
         asleep: AtomicBool::new(false),
         watcher: Mutex::new(()),
         wake_watcher: Condvar::new(),
-        followers: Mutex::new(Followers { vacant: true, ..Followers::default() }),
+        followers: Mutex::new(Followers {
+            vacant: true,
+            ..Followers::default()
+        }),
         promote: Condvar::new(),
         over: AtomicBool::new(false),
     });
@@ -70,7 +73,9 @@ pub fn start(kernel: Arc<Kernel>) -> Result<()> {
 /// Starts a named thread.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = thread::Builder::new().name(name.into()).spawn(body);
-    spawned.map(drop).map_err(|e| Error::Failed(format!("starting a thread: {e}")))
+    spawned
+        .map(drop)
+        .map_err(|e| Error::Failed(format!("starting a thread: {e}")))
 }
 
 impl Crew {
@@ -158,7 +163,11 @@ impl Crew {
         if nobody && f.workers >= MAX_WORKERS {
             return;
         }
-        if self.serving.compare_exchange(serving, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if self
+            .serving
+            .compare_exchange(serving, 0, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
             return;
         }
         // From here on the old leader leads no more, whatever it finds in `serving`.

@@ -38,8 +38,17 @@ impl Packer {
 /// `struct stat` (144 bytes).
 pub fn stat(a: &Attr) -> Vec<u8> {
     let mut p = Packer::new(144);
-    p.u64(a.dev).u64(a.ino).u64(u64::from(a.nlink)).u32(a.mode).u32(a.uid).u32(a.gid).u32(0);
-    p.u64(a.rdev).u64(a.size).u64(u64::from(a.blksize)).u64(a.blocks);
+    p.u64(a.dev)
+        .u64(a.ino)
+        .u64(u64::from(a.nlink))
+        .u32(a.mode)
+        .u32(a.uid)
+        .u32(a.gid)
+        .u32(0);
+    p.u64(a.rdev)
+        .u64(a.size)
+        .u64(u64::from(a.blksize))
+        .u64(a.blocks);
     p.time(a.atime).time(a.mtime).time(a.ctime).zeros(24);
     p.0
 }
@@ -52,13 +61,22 @@ pub fn statx(a: &Attr, mount_id: u64, mount_root: bool) -> Vec<u8> {
         mask |= libc::STATX_BTIME;
     }
     let mut p = Packer::new(256);
-    p.u32(mask).u32(a.blksize).u64(if mount_root { ATTR_MOUNT_ROOT } else { 0 });
-    p.u32(a.nlink).u32(a.uid).u32(a.gid).u16(a.mode as u16).u16(0);
+    p.u32(mask)
+        .u32(a.blksize)
+        .u64(if mount_root { ATTR_MOUNT_ROOT } else { 0 });
+    p.u32(a.nlink)
+        .u32(a.uid)
+        .u32(a.gid)
+        .u16(a.mode as u16)
+        .u16(0);
     p.u64(a.ino).u64(a.size).u64(a.blocks).u64(ATTR_MOUNT_ROOT);
-    p.statx_time(a.atime).statx_time(a.btime.unwrap_or_default());
+    p.statx_time(a.atime)
+        .statx_time(a.btime.unwrap_or_default());
     p.statx_time(a.ctime).statx_time(a.mtime);
     p.u32(libc::major(a.rdev)).u32(libc::minor(a.rdev));
-    p.u32(libc::major(a.dev)).u32(libc::minor(a.dev)).u64(mount_id);
+    p.u32(libc::major(a.dev))
+        .u32(libc::minor(a.dev))
+        .u64(mount_id);
     let rest = 256 - p.0.len();
     p.zeros(rest);
     p.0
@@ -67,15 +85,25 @@ pub fn statx(a: &Attr, mount_id: u64, mount_root: bool) -> Vec<u8> {
 /// `struct statfs` (120 bytes).
 pub fn statfs(s: &StatFs, dev: u64, flags: u64) -> Vec<u8> {
     let mut p = Packer::new(120);
-    p.u64(s.magic as u64).u64(s.bsize).u64(s.blocks).u64(s.bfree).u64(s.bavail);
-    p.u64(s.files).u64(s.ffree).u32(dev as u32).u32((dev >> 32) as u32);
+    p.u64(s.magic as u64)
+        .u64(s.bsize)
+        .u64(s.blocks)
+        .u64(s.bfree)
+        .u64(s.bavail);
+    p.u64(s.files)
+        .u64(s.ffree)
+        .u32(dev as u32)
+        .u32((dev >> 32) as u32);
     p.u64(s.namelen).u64(s.bsize).u64(flags).zeros(32);
     p.0
 }
 
 /// What the host says of a descriptor, for one that is no node of the tree.
 pub fn host_attr(st: &FileStat, uid: u32, gid: u32) -> Attr {
-    let time = |sec: i64, nsec: i64| Timespec { sec, nsec: nsec as u32 };
+    let time = |sec: i64, nsec: i64| Timespec {
+        sec,
+        nsec: nsec as u32,
+    };
     Attr {
         dev: st.st_dev,
         ino: st.st_ino,
@@ -96,13 +124,17 @@ pub fn host_attr(st: &FileStat, uid: u32, gid: u32) -> Attr {
 
 /// Little-endian `u64` at byte `at`.
 pub fn u64_at(b: &[u8], at: usize) -> Result<u64> {
-    let s = b.get(at..at.checked_add(8).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
+    let s = b
+        .get(at..at.checked_add(8).ok_or(Errno::EINVAL)?)
+        .ok_or(Errno::EINVAL)?;
     Ok(u64::from_le_bytes(s.try_into().map_err(|_| Errno::EINVAL)?))
 }
 
 /// Little-endian `u32` at byte `at`.
 pub fn u32_at(b: &[u8], at: usize) -> Result<u32> {
-    let s = b.get(at..at.checked_add(4).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
+    let s = b
+        .get(at..at.checked_add(4).ok_or(Errno::EINVAL)?)
+        .ok_or(Errno::EINVAL)?;
     Ok(u32::from_le_bytes(s.try_into().map_err(|_| Errno::EINVAL)?))
 }
 
@@ -114,7 +146,10 @@ pub fn utime_spec(b: &[u8]) -> Result<Option<SetTime>> {
     match nsec {
         UTIME_NOW => Ok(Some(SetTime::Now)),
         UTIME_OMIT => Ok(None),
-        0..1_000_000_000 => Ok(Some(SetTime::At(Timespec { sec, nsec: nsec as u32 }))),
+        0..1_000_000_000 => Ok(Some(SetTime::At(Timespec {
+            sec,
+            nsec: nsec as u32,
+        }))),
         _ => Err(Errno::EINVAL),
     }
 }

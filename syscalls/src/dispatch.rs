@@ -41,7 +41,12 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
         Err(e) => return refuse(kernel, &call, e),
     };
     let state = process.state();
-    let task = Task { kernel: kernel.clone(), process, state, call };
+    let task = Task {
+        kernel: kernel.clone(),
+        process,
+        state,
+        call,
+    };
     let result = handler(&task);
     finish(&task, result);
 }
@@ -69,7 +74,10 @@ pub fn finish(task: &Task, result: Result<Reply>) {
         Ok(Reply::Deferred) => (),
         Err(e) => send(kernel, call, Answer::Error(e)),
         Ok(Reply::Descriptor { fd, cloexec }) => {
-            match kernel.engine.answer_with_descriptor(call, fd.as_fd(), cloexec) {
+            match kernel
+                .engine
+                .answer_with_descriptor(call, fd.as_fd(), cloexec)
+            {
                 Ok(()) | Err(Errno::ESRCH) => (),
                 // The caller's table is full (EMFILE), or the like.
                 Err(e) => send(kernel, call, Answer::Error(e)),

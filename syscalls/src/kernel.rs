@@ -107,7 +107,11 @@ impl Counters {
             emulated: s.emulated.load(Ordering::Relaxed),
             refused: s.refused.load(Ordering::Relaxed),
         };
-        let all = self.by_number.iter().enumerate().map(|(nr, s)| (nr as u32, read(s)));
+        let all = self
+            .by_number
+            .iter()
+            .enumerate()
+            .map(|(nr, s)| (nr as u32, read(s)));
         all.filter(|(_, c)| *c != Counts::default()).collect()
     }
 }

@@ -17,8 +17,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -202,9 +202,15 @@ fn parse_stat(text: &[u8]) -> Result<Ancestry> {
     let close = text.iter().rposition(|&b| b == b')').ok_or(Errno::ESRCH)?;
     let rest = String::from_utf8_lossy(text.get(close + 1..).unwrap_or_default());
     let mut fields = rest.split_ascii_whitespace();
-    let ppid = fields.nth(1).and_then(|f| f.parse().ok()).ok_or(Errno::ESRCH)?;
+    let ppid = fields
+        .nth(1)
+        .and_then(|f| f.parse().ok())
+        .ok_or(Errno::ESRCH)?;
     // Field 28, counted from 1; `nth` goes on behind field 4.
-    let start_stack = fields.nth(23).and_then(|f| f.parse().ok()).ok_or(Errno::ESRCH)?;
+    let start_stack = fields
+        .nth(23)
+        .and_then(|f| f.parse().ok())
+        .ok_or(Errno::ESRCH)?;
     Ok(Ancestry { ppid, start_stack })
 }
 
@@ -249,7 +255,11 @@ impl ProcessTable {
     /// The process with this id in the supervisor's numbers, if it is known.
     pub fn by_host_pid(&self, pid: i32) -> Option<Arc<Process>> {
         let inner = self.inner.lock();
-        inner.threads.get(&pid).filter(|e| e.checked.is_none()).map(|e| e.process.clone())
+        inner
+            .threads
+            .get(&pid)
+            .filter(|e| e.checked.is_none())
+            .map(|e| e.process.clone())
     }
 
     /// The process with this id in the sandbox's numbers, if it is known.
@@ -265,7 +275,12 @@ impl ProcessTable {
     /// Every known process.
     pub fn all(&self) -> Vec<Arc<Process>> {
         let inner = self.inner.lock();
-        inner.threads.values().filter(|e| e.checked.is_none()).map(|e| e.process.clone()).collect()
+        inner
+            .threads
+            .values()
+            .filter(|e| e.checked.is_none())
+            .map(|e| e.process.clone())
+            .collect()
     }
 
     fn enter(&self, tid: i32, depth: usize) -> Result<Arc<Process>> {
@@ -278,7 +293,10 @@ impl ProcessTable {
                     Some(p) => p,
                     None => self.enter(leader, depth)?,
                 };
-                let entry = Entry { process: process.clone(), checked: Some(Instant::now()) };
+                let entry = Entry {
+                    process: process.clone(),
+                    checked: Some(Instant::now()),
+                };
                 self.inner.lock().threads.insert(tid, entry);
                 return Ok(process);
             }
@@ -298,9 +316,18 @@ impl ProcessTable {
             if let Some(e) = inner.threads.get(&tid).filter(|e| e.checked.is_none()) {
                 return Ok(e.process.clone());
             }
-            inner.threads.insert(tid, Entry { process: process.clone(), checked: None });
+            inner.threads.insert(
+                tid,
+                Entry {
+                    process: process.clone(),
+                    checked: None,
+                },
+            );
         }
-        self.deaths.add(&process.pidfd, EpollEvent::new(EpollFlags::EPOLLIN, tid as u64))?;
+        self.deaths.add(
+            &process.pidfd,
+            EpollEvent::new(EpollFlags::EPOLLIN, tid as u64),
+        )?;
         Ok(process)
     }
 
@@ -322,9 +349,19 @@ impl ProcessTable {
         }
         let inner = self.inner.lock();
         let lineage = own.start_stack;
-        let exec_ed = Ghost { lineage, host_pid: Some(own.ppid) };
-        let dead = Ghost { lineage, host_pid: None };
-        if let Some(state) = inner.ghosts.get(&exec_ed).or_else(|| inner.ghosts.get(&dead)) {
+        let exec_ed = Ghost {
+            lineage,
+            host_pid: Some(own.ppid),
+        };
+        let dead = Ghost {
+            lineage,
+            host_pid: None,
+        };
+        if let Some(state) = inner
+            .ghosts
+            .get(&exec_ed)
+            .or_else(|| inner.ghosts.get(&dead))
+        {
             return Ok(state.clone());
         }
         let living = inner.threads.values().map(|e| e.process.state());
@@ -345,7 +382,10 @@ impl ProcessTable {
     /// one, and find the old state by it.
     pub fn replace_state(&self, process: &Process, state: State) {
         let old = std::mem::replace(&mut *process.state.lock(), Arc::new(state));
-        let ghost = Ghost { lineage: old.lineage, host_pid: Some(process.tgid) };
+        let ghost = Ghost {
+            lineage: old.lineage,
+            host_pid: Some(process.tgid),
+        };
         self.inner.lock().remember(ghost, old);
     }
 
@@ -362,8 +402,12 @@ impl ProcessTable {
         match fs::metadata(&tasks) {
             Ok(m) if m.nlink() == ONE_THREAD => self.enter_children_of(tgid, tgid),
             Ok(_) => {
-                let Ok(entries) = fs::read_dir(&tasks) else { return };
-                let tids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+                let Ok(entries) = fs::read_dir(&tasks) else {
+                    return;
+                };
+                let tids = entries
+                    .flatten()
+                    .filter_map(|e| e.file_name().to_str()?.parse().ok());
                 tids.for_each(|tid| self.enter_children_of(tgid, tid));
             }
             Err(e) => log::debug!("process {tgid} is gone: {e}"),
@@ -392,7 +436,10 @@ impl ProcessTable {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             match self.deaths.wait(&mut events, EpollTimeout::NONE) {
-                Ok(n) => events.iter().take(n).for_each(|e| self.bury(e.data() as i32)),
+                Ok(n) => events
+                    .iter()
+                    .take(n)
+                    .for_each(|e| self.bury(e.data() as i32)),
                 Err(Errno::EINTR) => (),
                 Err(e) => return log::error!("waiting for the end of processes: {e}"),
             }
@@ -401,14 +448,24 @@ impl ProcessTable {
 
     fn bury(&self, tgid: i32) {
         let mut inner = self.inner.lock();
-        let Some(entry) = inner.threads.remove(&tgid) else { return };
+        let Some(entry) = inner.threads.remove(&tgid) else {
+            return;
+        };
         let process = entry.process;
         if let Err(e) = self.deaths.delete(&process.pidfd) {
             log::debug!("process {tgid} was not watched: {e}");
         }
-        inner.threads.retain(|_, e| !Arc::ptr_eq(&e.process, &process));
+        inner
+            .threads
+            .retain(|_, e| !Arc::ptr_eq(&e.process, &process));
         let state = process.state();
-        inner.remember(Ghost { lineage: state.lineage, host_pid: None }, state);
+        inner.remember(
+            Ghost {
+                lineage: state.lineage,
+                host_pid: None,
+            },
+            state,
+        );
     }
 }
 

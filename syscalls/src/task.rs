@@ -113,7 +113,11 @@ impl Task {
 
     /// Whether what was read is the caller's: its thread id may have passed to somebody else.
     fn confirm(&self) -> Result<()> {
-        if self.kernel.engine.is_live(&self.call) { Ok(()) } else { Err(Errno::ESRCH) }
+        if self.kernel.engine.is_live(&self.call) {
+            Ok(())
+        } else {
+            Err(Errno::ESRCH)
+        }
     }
 
     /// What the VFS must know of the caller.
@@ -139,9 +143,16 @@ impl Task {
     pub fn descriptor(&self, fd: i32) -> Result<Descriptor> {
         let copy = self.process.descriptor(fd)?;
         let stat = fstat(copy.as_fd())?;
-        let id = BackingId { dev: stat.st_dev, ino: stat.st_ino };
+        let id = BackingId {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        };
         let location = self.kernel.vfs.locate(id);
-        Ok(Descriptor { fd: copy, stat, location })
+        Ok(Descriptor {
+            fd: copy,
+            stat,
+            location,
+        })
     }
 
     /// The node of the caller's descriptor `fd`; `EBADF` if it is none of the tree's.
@@ -168,6 +179,7 @@ impl Caller for Task {
         let status = status.unwrap_or_default();
         let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"));
         let last = line.and_then(|l| l.split_ascii_whitespace().next_back());
-        last.and_then(|n| n.parse().ok()).unwrap_or_else(|| self.pid())
+        last.and_then(|n| n.parse().ok())
+            .unwrap_or_else(|| self.pid())
     }
 }

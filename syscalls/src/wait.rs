@@ -33,7 +33,11 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// nothing, without `SA_RESTART`, so that the host call returns `EINTR`.
 pub fn install_interrupt() -> Result<()> {
     extern "C" fn ignore(_: i32) {}
-    let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
+    let action = SigAction::new(
+        SigHandler::Handler(ignore),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
     // SAFETY: the handler does nothing.
     unsafe { sigaction(Signal::SIGURG, &action) }.map(drop)
 }
@@ -45,10 +49,12 @@ pub fn elsewhere(t: &Task, step: impl Fn(&Task) -> Blocked + Send + 'static) -> 
         return Err(Errno::EAGAIN);
     }
     let task = t.clone();
-    let spawned = thread::Builder::new().name("duet-wait".into()).spawn(move || {
-        wait_and_answer(&task, &step);
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-    });
+    let spawned = thread::Builder::new()
+        .name("duet-wait".into())
+        .spawn(move || {
+            wait_and_answer(&task, &step);
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+        });
     match spawned {
         Ok(_) => Ok(Reply::Deferred),
         Err(_) => {
@@ -110,8 +116,12 @@ fn signal_pending(task: &Task) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{}/status", task.call.tid.0));
     let text = text.unwrap_or_default();
     let mask = |name: &str| {
-        let hex = text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-        hex.and_then(|h| u64::from_str_radix(h, 16).ok()).unwrap_or(0)
+        let hex = text
+            .lines()
+            .find_map(|l| l.strip_prefix(name))
+            .map(str::trim);
+        hex.and_then(|h| u64::from_str_radix(h, 16).ok())
+            .unwrap_or(0)
     };
     (mask("SigPnd:") | mask("ShdPnd:")) & !mask("SigBlk:") & !mask("SigIgn:") != 0
 }

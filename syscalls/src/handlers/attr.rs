@@ -41,7 +41,11 @@ pub(super) fn chown(t: &Task) -> Result<Reply> {
 }
 
 pub(super) fn lchown(t: &Task) -> Result<Reply> {
-    do_chown(t, target_location(t, libc::AT_FDCWD, 0, libc::AT_SYMLINK_NOFOLLOW)?, 1)
+    do_chown(
+        t,
+        target_location(t, libc::AT_FDCWD, 0, libc::AT_SYMLINK_NOFOLLOW)?,
+        1,
+    )
 }
 
 pub(super) fn fchown(t: &Task) -> Result<Reply> {
@@ -83,7 +87,10 @@ pub(super) fn utime(t: &Task) -> Result<Reply> {
         addr => {
             let b: [u8; 16] = t.read_array(addr)?;
             let at = |i| -> Result<_> {
-                Ok(Some(SetTime::At(Timespec { sec: abi::u64_at(&b, i)? as i64, nsec: 0 })))
+                Ok(Some(SetTime::At(Timespec {
+                    sec: abi::u64_at(&b, i)? as i64,
+                    nsec: 0,
+                })))
             };
             (at(0)?, at(8)?)
         }
@@ -116,7 +123,10 @@ fn timevals(t: &Task, i: usize) -> Result<Times> {
         if usec >= 1_000_000 {
             return Err(Errno::EINVAL);
         }
-        Ok(Some(SetTime::At(Timespec { sec, nsec: usec as u32 * 1000 })))
+        Ok(Some(SetTime::At(Timespec {
+            sec,
+            nsec: usec as u32 * 1000,
+        })))
     };
     Ok((at(0)?, at(16)?))
 }

@@ -275,7 +275,12 @@ pub(super) fn capget(t: &Task) -> Result<Reply> {
         ..0 => return Err(Errno::EINVAL),
         0 => t.state.clone(),
         p if p == t.pid() || p == t.tid() => t.state.clone(),
-        p => t.kernel.processes.by_guest_pid(p).ok_or(Errno::ESRCH)?.state(),
+        p => t
+            .kernel
+            .processes
+            .by_guest_pid(p)
+            .ok_or(Errno::ESRCH)?
+            .state(),
     };
     let c = &state.creds;
     let mut out = Vec::with_capacity(24);
@@ -323,7 +328,11 @@ pub(super) fn prctl(t: &Task) -> Result<Reply> {
     let (option, arg) = (t.int(0), t.arg(1));
     let bit = || {
         let known = arg <= 40;
-        if known { Ok(Caps::from_bits_retain(1 << arg)) } else { Err(Errno::EINVAL) }
+        if known {
+            Ok(Caps::from_bits_retain(1 << arg))
+        } else {
+            Err(Errno::EINVAL)
+        }
     };
     let c = &t.state.creds;
     match option {
@@ -376,7 +385,9 @@ fn ambient(t: &Task) -> Result<Reply> {
             new.ambient.remove(bit);
             set(t, new)
         }
-        libc::PR_CAP_AMBIENT_RAISE if new.permitted.contains(bit) && new.inheritable.contains(bit) => {
+        libc::PR_CAP_AMBIENT_RAISE
+            if new.permitted.contains(bit) && new.inheritable.contains(bit) =>
+        {
             new.ambient |= bit;
             set(t, new)
         }

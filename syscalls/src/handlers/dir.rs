@@ -32,14 +32,16 @@ fn read_entries(t: &Task, pack: Pack) -> Result<Reply> {
     let cookie = seek(&d.fd, 0, libc::SEEK_CUR)?;
     let mut out = Vec::with_capacity(room.min(32 << 10));
     let (mut next, mut full) = (cookie, false);
-    t.kernel.vfs.read_dir(&t.cx(), &location, cookie as u64, &mut |e| {
-        if !pack(&mut out, room, &e) {
-            full = true;
-            return false;
-        }
-        next = e.next as i64;
-        true
-    })?;
+    t.kernel
+        .vfs
+        .read_dir(&t.cx(), &location, cookie as u64, &mut |e| {
+            if !pack(&mut out, room, &e) {
+                full = true;
+                return false;
+            }
+            next = e.next as i64;
+            true
+        })?;
     if out.is_empty() && full {
         return Err(Errno::EINVAL);
     }
@@ -121,14 +123,25 @@ mod tests {
 
     #[test]
     fn entries_are_laid_out_as_the_kernel_does() {
-        let e = DirEntry { ino: 7, kind: Some(FileType::Directory), name: b"ab".to_vec(), next: 9 };
+        let e = DirEntry {
+            ino: 7,
+            kind: Some(FileType::Directory),
+            name: b"ab".to_vec(),
+            next: 9,
+        };
         let mut out = Vec::new();
         assert!(pack_dirent64(&mut out, 24, &e));
         assert_eq!(out.len(), 24);
-        assert_eq!((out[16], out[18], &out[19..22]), (24, libc::DT_DIR, &b"ab\0"[..]));
+        assert_eq!(
+            (out[16], out[18], &out[19..22]),
+            (24, libc::DT_DIR, &b"ab\0"[..])
+        );
         assert!(!pack_dirent64(&mut out, 47, &e));
         let mut old = Vec::new();
         assert!(pack_dirent(&mut old, 24, &e));
-        assert_eq!((old.len(), old[23], &old[18..21]), (24, libc::DT_DIR, &b"ab\0"[..]));
+        assert_eq!(
+            (old.len(), old[23], &old[18..21]),
+            (24, libc::DT_DIR, &b"ab\0"[..])
+        );
     }
 }

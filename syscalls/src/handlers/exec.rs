@@ -15,10 +15,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use duet_intercept::{Replacement, mem};
-use duet_loader::{
-    HEAD_SIZE, Ids, Image, LoadError, MAX_BLOCK, MAX_DEPTH, Plan, ReadAt, Script, StackError, StackFix, encode, records_for, rewrite_stack,
-};
 use duet_loader::stub::{BUFFER_SIZE, STUB_MAGIC};
+use duet_loader::{
+    HEAD_SIZE, Ids, Image, LoadError, MAX_BLOCK, MAX_DEPTH, Plan, ReadAt, Script, StackError,
+    StackFix, encode, records_for, rewrite_stack,
+};
 use duet_vfs::types::{Caps, Creds, Errno, FileType, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
 use duet_vfs::{BackingId, MountFlags, NoCaller, Vfs};
@@ -93,7 +94,9 @@ pub fn prepare(
         let mut head = [0; HEAD_SIZE];
         let n = ReadAt::read_at(&file, &mut head, 0).map_err(|_| Errno::EIO)?;
         let head = head.get(..n).unwrap_or_default();
-        let Some(script) = Script::parse(head).map_err(ExecError::Load)? else { break file };
+        let Some(script) = Script::parse(head).map_err(ExecError::Load)? else {
+            break file;
+        };
         if depth == MAX_DEPTH {
             return Err(Errno::ELOOP.into());
         }
@@ -105,9 +108,12 @@ pub fn prepare(
         }
         argv_prefix = argv;
         name = script.interpreter;
-        location = vfs.resolve(cx, cx.cwd, &name, Lookup::FOLLOW).map_err(|errno| {
-            ExecError::Interpreter { path: name.clone(), errno }
-        })?;
+        location = vfs
+            .resolve(cx, cx.cwd, &name, Lookup::FOLLOW)
+            .map_err(|errno| ExecError::Interpreter {
+                path: name.clone(),
+                errno,
+            })?;
     };
     let image = Image::parse(&file, length(&file)?).map_err(ExecError::Load)?;
     if let Some(index) = image.truncated_segment() {
@@ -116,16 +122,24 @@ pub fn prepare(
     let interpreter = match &image.interpreter {
         None => None,
         Some(path) => {
-            let missing = |errno| ExecError::Interpreter { path: path.clone(), errno };
-            let at = vfs.resolve(cx, cx.cwd, path, Lookup::FOLLOW).map_err(missing)?;
+            let missing = |errno| ExecError::Interpreter {
+                path: path.clone(),
+                errno,
+            };
+            let at = vfs
+                .resolve(cx, cx.cwd, path, Lookup::FOLLOW)
+                .map_err(missing)?;
             let file = open_program(vfs, cx, &at).map_err(missing)?;
-            let image =
-                Image::parse_interpreter(&file, length(&file)?).map_err(ExecError::Load)?;
+            let image = Image::parse_interpreter(&file, length(&file)?).map_err(ExecError::Load)?;
             Some((file, image))
         }
     };
     let mut random = random_word;
-    let plan = Plan::new(&image, interpreter.as_ref().map(|(_, i)| i), Some(&mut random));
+    let plan = Plan::new(
+        &image,
+        interpreter.as_ref().map(|(_, i)| i),
+        Some(&mut random),
+    );
 
     let creds = exec_creds(&state.creds, &location, state.no_new_privs)?;
     let secure = creds.euid != creds.uid || creds.egid != creds.gid;
@@ -137,11 +151,17 @@ pub fn prepare(
         secure,
     };
     let cmdline_prefix = (!argv_prefix.is_empty()).then(|| {
-        argv_prefix.iter().flat_map(|s| s.iter().copied().chain(std::iter::once(0))).collect()
+        argv_prefix
+            .iter()
+            .flat_map(|s| s.iter().copied().chain(std::iter::once(0)))
+            .collect()
     });
     let state = State {
         creds: Arc::new(creds),
-        program: Some(Program { location, cmdline_prefix }),
+        program: Some(Program {
+            location,
+            cmdline_prefix,
+        }),
         keep_caps: false,
         ..state.clone()
     };
@@ -182,7 +202,9 @@ fn open_program(vfs: &Vfs, cx: &Context<'_>, location: &Location) -> Result<File
         return Err(Errno::EACCES);
     }
     vfs.access(cx, location, libc::X_OK as u32)?;
-    let opened = location.inode().open(libc::O_RDONLY | libc::O_CLOEXEC, &NoCaller)?;
+    let opened = location
+        .inode()
+        .open(libc::O_RDONLY | libc::O_CLOEXEC, &NoCaller)?;
     Ok(File::from(opened.fd))
 }
 
@@ -203,14 +225,25 @@ fn exec_creds(old: &Creds, program: &Location, no_new_privs: bool) -> Result<Cre
         new.ambient = Caps::empty();
     }
     let root = new.euid == 0 || new.uid == 0;
-    new.permitted = if root { new.bounding | new.inheritable } else { new.ambient };
-    new.effective = if new.euid == 0 { new.permitted } else { new.ambient };
+    new.permitted = if root {
+        new.bounding | new.inheritable
+    } else {
+        new.ambient
+    };
+    new.effective = if new.euid == 0 {
+        new.permitted
+    } else {
+        new.ambient
+    };
     Ok(new)
 }
 
 pub(super) fn execve(t: &Task) -> Result<Reply> {
     let path = t.path(0)?;
-    let location = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, Lookup::FOLLOW)?;
+    let location = t
+        .kernel
+        .vfs
+        .resolve(&t.cx(), &t.state.cwd, &path, Lookup::FOLLOW)?;
     let empty = t.arg(0).wrapping_add(path.len() as u64);
     start(t, &path, location, [empty, t.arg(1), t.arg(2)])
 }
@@ -244,7 +277,9 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
     })?;
     *t.process.pending_exec.lock() = Some(pending);
     let kernel = &t.kernel;
-    let stub = kernel.engine.inject(&t.call, kernel.stub.as_fd(), None, true)?;
+    let stub = kernel
+        .engine
+        .inject(&t.call, kernel.stub.as_fd(), None, true)?;
     let [empty, argv, envp] = pointers;
     let replacement = Replacement {
         nr: libc::SYS_execveat as u32,
@@ -279,7 +314,10 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
         None => t.kernel.processes.take_first_launch().ok_or(Errno::EPERM)?,
     };
     if !runs_stub(t) {
-        log::warn!("process {} reports as the stub, but is not", t.process.host_pid());
+        log::warn!(
+            "process {} reports as the stub, but is not",
+            t.process.host_pid()
+        );
         return Err(Errno::EPERM);
     }
     match hand_over(t, &pending.launch, rsp, buffer, size) {
@@ -301,12 +339,21 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
 fn runs_stub(t: &Task) -> bool {
     let exe = nix::sys::stat::stat(format!("/proc/{}/exe", t.call.tid.0).as_str());
     let stub = t.kernel.stub_id;
-    exe.is_ok_and(|exe| (BackingId { dev: exe.st_dev, ino: exe.st_ino }) == stub)
+    exe.is_ok_and(|exe| {
+        (BackingId {
+            dev: exe.st_dev,
+            ino: exe.st_ino,
+        }) == stub
+    })
 }
 
 fn hand_over(t: &Task, launch: &Launch, rsp: u64, buffer: u64, size: u64) -> Result<i64> {
     let plan = launch.plan.as_ref().map_err(LoadError::errno)?;
-    let comm = launch.execfn.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    let comm = launch
+        .execfn
+        .rsplit(|&b| b == b'/')
+        .next()
+        .unwrap_or_default();
     let fix = StackFix {
         plan,
         ids: launch.ids,

@@ -147,7 +147,30 @@ pub fn of(nr: u32) -> Option<Handler> {
     by_number.get(nr as usize).copied().flatten()
 }
 
-/// Names of the calls that have a handler.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    HANDLERS.iter().map(|(name, _)| *name)
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::table::Disposition;
+
+    fn emulated(d: &Disposition) -> bool {
+        match d {
+            Disposition::Emulated => true,
+            Disposition::When(_, a, b) => emulated(a) || emulated(b),
+            Disposition::Native | Disposition::Refused(_) => false,
+        }
+    }
+
+    #[test]
+    fn just_the_emulated_calls_have_a_handler() {
+        let table: BTreeSet<&str> = table::rows()
+            .iter()
+            .filter(|r| emulated(&r.disposition))
+            .map(|r| r.name)
+            .collect();
+        let handlers: BTreeSet<&str> = HANDLERS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(handlers.len(), HANDLERS.len(), "a handler stands twice");
+        assert_eq!(handlers, table);
+    }
 }

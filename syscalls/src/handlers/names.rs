@@ -17,7 +17,9 @@ pub(super) fn mkdirat(t: &Task) -> Result<Reply> {
 fn do_mkdir(t: &Task, dirfd: i32, path_arg: usize) -> Result<Reply> {
     let path = t.path(path_arg)?;
     let base = t.base(dirfd, &path)?;
-    t.kernel.vfs.mkdir(&t.cx(), &base, &path, t.uint(path_arg + 1) & 0o1777)?;
+    t.kernel
+        .vfs
+        .mkdir(&t.cx(), &base, &path, t.uint(path_arg + 1) & 0o1777)?;
     Ok(Reply::DONE)
 }
 
@@ -44,7 +46,9 @@ fn do_mknod(t: &Task, dirfd: i32, path_arg: usize) -> Result<Reply> {
     let path = t.path(path_arg)?;
     let base = t.base(dirfd, &path)?;
     let rdev = if device { dev & 0xffff_ffff } else { 0 };
-    t.kernel.vfs.mknod(&t.cx(), &base, &path, kind as u32 | (mode & 0o7777), rdev)?;
+    t.kernel
+        .vfs
+        .mknod(&t.cx(), &base, &path, kind as u32 | (mode & 0o7777), rdev)?;
     Ok(Reply::DONE)
 }
 
@@ -144,7 +148,9 @@ fn do_rename(t: &Task, old: (i32, usize), new: (i32, usize), flags: u32) -> Resu
     let (old_path, new_path) = (t.path(old.1)?, t.path(new.1)?);
     let old_base = t.base(old.0, &old_path)?;
     let new_base = t.base(new.0, &new_path)?;
-    t.kernel.vfs.rename(&t.cx(), &old_base, &old_path, &new_base, &new_path, flags)?;
+    t.kernel
+        .vfs
+        .rename(&t.cx(), &old_base, &old_path, &new_base, &new_path, flags)?;
     Ok(Reply::DONE)
 }
 

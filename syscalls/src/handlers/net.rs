@@ -28,7 +28,10 @@ fn unix_path(addr: &[u8]) -> Option<Vec<u8>> {
 /// The address in arguments `(i, i + 1)`.
 fn address(t: &Task, i: usize) -> Result<Vec<u8>> {
     let len = t.int(i + 1);
-    let len = usize::try_from(len).ok().filter(|&l| l <= ADDR_MAX).ok_or(Errno::EINVAL)?;
+    let len = usize::try_from(len)
+        .ok()
+        .filter(|&l| l <= ADDR_MAX)
+        .ok_or(Errno::EINVAL)?;
     t.read(t.arg(i), len)
 }
 
@@ -45,12 +48,16 @@ fn host_address(path: &[u8]) -> Result<Vec<u8>> {
 
 pub(super) fn bind(t: &Task) -> Result<Reply> {
     let addr = address(t, 1)?;
-    let Some(path) = unix_path(&addr) else { return Ok(Reply::Run) };
+    let Some(path) = unix_path(&addr) else {
+        return Ok(Reply::Run);
+    };
     let socket = t.process.descriptor(t.int(0))?;
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
     }
-    t.kernel.vfs.bind_socket(&t.cx(), &t.state.cwd, &path, socket.as_fd())?;
+    t.kernel
+        .vfs
+        .bind_socket(&t.cx(), &t.state.cwd, &path, socket.as_fd())?;
     if let Some(host) = unix_path(&name_of(&socket, libc::getsockname)?) {
         t.kernel.sockets.lock().insert(host, path);
     }
@@ -59,7 +66,9 @@ pub(super) fn bind(t: &Task) -> Result<Reply> {
 
 pub(super) fn connect(t: &Task) -> Result<Reply> {
     let addr = address(t, 1)?;
-    let Some(path) = unix_path(&addr) else { return Ok(Reply::Run) };
+    let Some(path) = unix_path(&addr) else {
+        return Ok(Reply::Run);
+    };
     let socket = t.process.descriptor(t.int(0))?;
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
@@ -71,17 +80,23 @@ pub(super) fn connect(t: &Task) -> Result<Reply> {
         return connect_host(&socket, &addr).map(|()| Reply::DONE);
     }
     // A full backlog makes it wait. `node` is held until then: the address names it.
-    wait::elsewhere(t, move |_| match connect_host(&socket, &addr).map(|()| node.as_raw_fd()) {
-        Ok(_) => Blocked::Ended(Ok(Reply::DONE)),
-        Err(Errno::EINTR) => Blocked::Interrupted,
-        Err(e) => Blocked::Ended(Err(e)),
+    wait::elsewhere(t, move |_| {
+        match connect_host(&socket, &addr).map(|()| node.as_raw_fd()) {
+            Ok(_) => Blocked::Ended(Ok(Reply::DONE)),
+            Err(Errno::EINTR) => Blocked::Interrupted,
+            Err(e) => Blocked::Ended(Err(e)),
+        }
     })
 }
 
 fn connect_host(socket: &OwnedFd, addr: &[u8]) -> Result<()> {
     // SAFETY: `addr` holds exactly as many bytes as are announced.
     let n = unsafe {
-        libc::connect(socket.as_raw_fd(), addr.as_ptr().cast(), addr.len() as libc::socklen_t)
+        libc::connect(
+            socket.as_raw_fd(),
+            addr.as_ptr().cast(),
+            addr.len() as libc::socklen_t,
+        )
     };
     Errno::result(n).map(drop)
 }
@@ -131,7 +146,9 @@ pub(super) fn getpeername(t: &Task) -> Result<Reply> {
 fn get_name(t: &Task, call: NameCall) -> Result<Reply> {
     let socket = t.process.descriptor(t.int(0))?;
     let mut addr = name_of(&socket, call)?;
-    let Some(host) = unix_path(&addr) else { return Ok(Reply::Run) };
+    let Some(host) = unix_path(&addr) else {
+        return Ok(Reply::Run);
+    };
     if let Some(guest) = t.kernel.sockets.lock().guest_name(&host) {
         addr = host_address(guest)?;
     }
@@ -145,7 +162,9 @@ fn get_name(t: &Task, call: NameCall) -> Result<Reply> {
 /// With an address; without one it never comes here.
 pub(super) fn sendto(t: &Task) -> Result<Reply> {
     let addr = address(t, 4)?;
-    let Some(path) = unix_path(&addr) else { return Ok(Reply::Run) };
+    let Some(path) = unix_path(&addr) else {
+        return Ok(Reply::Run);
+    };
     let socket = t.process.descriptor(t.int(0))?;
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
@@ -192,7 +211,10 @@ mod tests {
     #[test]
     fn only_pathname_addresses_are_paths() {
         let unix = |path: &[u8]| [&[1u8, 0][..], path].concat();
-        assert_eq!(unix_path(&unix(b"/tmp/s\0junk")).as_deref(), Some(&b"/tmp/s"[..]));
+        assert_eq!(
+            unix_path(&unix(b"/tmp/s\0junk")).as_deref(),
+            Some(&b"/tmp/s"[..])
+        );
         assert_eq!(unix_path(&unix(b"rel")).as_deref(), Some(&b"rel"[..]));
         assert_eq!(unix_path(&unix(b"\0abstract")), None);
         assert_eq!(unix_path(&unix(b"")), None);

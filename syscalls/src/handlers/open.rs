@@ -52,15 +52,22 @@ pub(super) fn openat2(t: &Task) -> Result<Reply> {
     if raw.iter().skip(SIZE_VER0 as usize).any(|&b| b != 0) {
         return Err(Errno::E2BIG);
     }
-    let (flags, mode, resolve) =
-        (abi::u64_at(&raw, 0)?, abi::u64_at(&raw, 8)?, abi::u64_at(&raw, 16)?);
+    let (flags, mode, resolve) = (
+        abi::u64_at(&raw, 0)?,
+        abi::u64_at(&raw, 8)?,
+        abi::u64_at(&raw, 16)?,
+    );
     let flags = i32::try_from(flags).map_err(|_| Errno::EINVAL)?;
     let makes = flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE;
     if flags & !KNOWN_FLAGS != 0 || mode & !0o7777 != 0 || (mode != 0 && !makes) {
         return Err(Errno::EINVAL);
     }
     let lookup = resolve_flags(resolve)?;
-    let how = OpenHow { flags, mode: mode as u32, lookup };
+    let how = OpenHow {
+        flags,
+        mode: mode as u32,
+        lookup,
+    };
     do_open(t, t.int(0), &t.path(1)?, how)
 }
 
@@ -106,9 +113,11 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
 
 /// Opens a FIFO, which waits for its other end, on a thread of its own.
 fn open_blocking(t: &Task, location: Location, flags: i32, cloexec: bool) -> Result<Reply> {
-    wait::elsewhere(t, move |t| match t.kernel.vfs.open_blocking(&t.cx(), &location, flags) {
-        Ok(fd) => Blocked::Ended(Ok(Reply::Descriptor { fd, cloexec })),
-        Err(Errno::EINTR) => Blocked::Interrupted,
-        Err(e) => Blocked::Ended(Err(e)),
+    wait::elsewhere(t, move |t| {
+        match t.kernel.vfs.open_blocking(&t.cx(), &location, flags) {
+            Ok(fd) => Blocked::Ended(Ok(Reply::Descriptor { fd, cloexec })),
+            Err(Errno::EINTR) => Blocked::Interrupted,
+            Err(e) => Blocked::Ended(Err(e)),
+        }
     })
 }

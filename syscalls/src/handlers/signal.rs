@@ -21,7 +21,9 @@ fn check(t: &Task, pid: i32, sig: i32) -> Result<()> {
     if t.state.creds.has(Caps::KILL) || pid == t.pid() {
         return Ok(());
     }
-    let Some(target) = t.kernel.processes.by_guest_pid(pid) else { return Ok(()) };
+    let Some(target) = t.kernel.processes.by_guest_pid(pid) else {
+        return Ok(());
+    };
     let same_session = || session(target.host_pid()) == session(t.process.host_pid());
     let state = target.state();
     if may_signal(&t.state.creds, &state.creds) || (sig == libc::SIGCONT && same_session()) {
@@ -69,7 +71,11 @@ fn kill_many(t: &Task, pid: i32, sig: i32, all: &[Arc<Process>]) -> Result<Reply
         }
         _ => {
             let leader = pid.checked_neg().ok_or(Errno::ESRCH)?;
-            let leader = t.kernel.processes.by_guest_pid(leader).ok_or(Errno::ESRCH)?;
+            let leader = t
+                .kernel
+                .processes
+                .by_guest_pid(leader)
+                .ok_or(Errno::ESRCH)?;
             let g = group(leader.host_pid());
             all.iter().filter(|p| group(p.host_pid()) == g).collect()
         }
@@ -78,11 +84,20 @@ fn kill_many(t: &Task, pid: i32, sig: i32, all: &[Arc<Process>]) -> Result<Reply
         return Err(Errno::ESRCH);
     }
     let mut sent = Err(Errno::EPERM);
-    for p in wanted.iter().filter(|p| may_signal(&t.state.creds, &p.state().creds)) {
+    for p in wanted
+        .iter()
+        .filter(|p| may_signal(&t.state.creds, &p.state().creds))
+    {
         // SAFETY: integers and a null pointer.
         let n = unsafe {
             let info = std::ptr::null::<libc::siginfo_t>();
-            libc::syscall(libc::SYS_pidfd_send_signal, p.pidfd().as_raw_fd(), sig, info, 0)
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                p.pidfd().as_raw_fd(),
+                sig,
+                info,
+                0,
+            )
         };
         match Errno::result(n) {
             Ok(_) => sent = Ok(Reply::DONE),
@@ -113,7 +128,10 @@ pub(super) fn to_pidfd(t: &Task) -> Result<Reply> {
     let fd = t.process.descriptor(t.int(0))?;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
     let info = info.map_err(|_| Errno::EBADF)?;
-    let line = info.lines().find_map(|l| l.strip_prefix("NSpid:")).ok_or(Errno::EBADF)?;
+    let line = info
+        .lines()
+        .find_map(|l| l.strip_prefix("NSpid:"))
+        .ok_or(Errno::EBADF)?;
     let last = line.split_ascii_whitespace().next_back();
     let pid = last.and_then(|p| p.parse().ok()).ok_or(Errno::ESRCH)?;
     check(t, pid, t.int(1))?;

@@ -22,7 +22,11 @@ pub(super) fn lstat(t: &Task) -> Result<Reply> {
 
 fn stat_path(t: &Task, how: Lookup) -> Result<Reply> {
     let path = t.path(0)?;
-    let attr = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, how)?.attr()?;
+    let attr = t
+        .kernel
+        .vfs
+        .resolve(&t.cx(), &t.state.cwd, &path, how)?
+        .attr()?;
     t.write(t.arg(1), &abi::stat(&attr))?;
     Ok(Reply::DONE)
 }
@@ -50,13 +54,9 @@ pub(super) fn newfstatat(t: &Task) -> Result<Reply> {
 pub(super) fn statx(t: &Task) -> Result<Reply> {
     const RESERVED: u32 = 0x8000_0000;
     let (flags, mask) = (t.int(2), t.uint(3));
-    let allowed = libc::AT_SYMLINK_NOFOLLOW
-        | libc::AT_NO_AUTOMOUNT
-        | libc::AT_EMPTY_PATH
-        | STATX_SYNC_FLAGS;
-    if mask & RESERVED != 0
-        || flags & !allowed != 0
-        || flags & STATX_SYNC_FLAGS == STATX_SYNC_FLAGS
+    let allowed =
+        libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH | STATX_SYNC_FLAGS;
+    if mask & RESERVED != 0 || flags & !allowed != 0 || flags & STATX_SYNC_FLAGS == STATX_SYNC_FLAGS
     {
         return Err(Errno::EINVAL);
     }
@@ -88,8 +88,11 @@ pub(super) enum Target {
 pub(super) fn target(t: &Task, dirfd: i32, path_arg: usize, flags: i32) -> Result<Target> {
     let by_descriptor = flags & libc::AT_EMPTY_PATH != 0;
     // A null path is an empty one there since Linux 6.11.
-    let path =
-        if by_descriptor && t.arg(path_arg) == 0 { Vec::new() } else { t.path(path_arg)? };
+    let path = if by_descriptor && t.arg(path_arg) == 0 {
+        Vec::new()
+    } else {
+        t.path(path_arg)?
+    };
     if path.is_empty() && by_descriptor && dirfd != libc::AT_FDCWD {
         return Ok(Target::Descriptor(dirfd));
     }
@@ -97,7 +100,12 @@ pub(super) fn target(t: &Task, dirfd: i32, path_arg: usize, flags: i32) -> Resul
     how.set(Lookup::FOLLOW, flags & libc::AT_SYMLINK_NOFOLLOW == 0);
     how.set(Lookup::EMPTY_PATH, by_descriptor);
     let base = t.base(dirfd, &path)?;
-    Ok(Target::Location(t.kernel.vfs.resolve(&t.cx(), &base, &path, how)?))
+    Ok(Target::Location(t.kernel.vfs.resolve(
+        &t.cx(),
+        &base,
+        &path,
+        how,
+    )?))
 }
 
 /// As [`target`], for calls that can only be about a node of the tree.
@@ -151,7 +159,9 @@ fn do_access(t: &Task, dirfd: i32, path_arg: usize, mode: u32, flags: i32) -> Re
         Target::Descriptor(fd) => t.descriptor(fd)?.location,
         Target::Location(l) => Some(l),
     };
-    let Some(location) = target else { return Ok(Reply::DONE) };
+    let Some(location) = target else {
+        return Ok(Reply::DONE);
+    };
     if flags & libc::AT_EACCESS != 0 {
         t.kernel.vfs.access(&t.cx(), &location, mode)?;
         return Ok(Reply::DONE);
@@ -164,7 +174,10 @@ fn do_access(t: &Task, dirfd: i32, path_arg: usize, mode: u32, flags: i32) -> Re
         0 => creds.permitted,
         _ => duet_vfs::types::Caps::empty(),
     };
-    let cx = Context { creds: &creds, ..t.cx() };
+    let cx = Context {
+        creds: &creds,
+        ..t.cx()
+    };
     t.kernel.vfs.access(&cx, &location, mode)?;
     Ok(Reply::DONE)
 }
@@ -188,7 +201,9 @@ fn do_readlink(t: &Task, dirfd: i32, path_arg: usize) -> Result<Reply> {
         t.located(dirfd).map_err(|_| Errno::ENOENT)?
     } else {
         let base = t.base(dirfd, &path)?;
-        t.kernel.vfs.resolve(&t.cx(), &base, &path, Lookup::empty())?
+        t.kernel
+            .vfs
+            .resolve(&t.cx(), &base, &path, Lookup::empty())?
     };
     let mut text = match t.kernel.vfs.readlink(&t.cx(), &location) {
         Err(Errno::EINVAL) if path.is_empty() => return Err(Errno::ENOENT),
@@ -201,7 +216,10 @@ fn do_readlink(t: &Task, dirfd: i32, path_arg: usize) -> Result<Reply> {
 
 pub(super) fn statfs(t: &Task) -> Result<Reply> {
     let path = t.path(0)?;
-    let location = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, Lookup::FOLLOW)?;
+    let location = t
+        .kernel
+        .vfs
+        .resolve(&t.cx(), &t.state.cwd, &path, Lookup::FOLLOW)?;
     write_statfs(t, &location)
 }
 
@@ -217,7 +235,10 @@ pub(super) fn fstatfs(t: &Task) -> Result<Reply> {
 fn write_statfs(t: &Task, location: &Location) -> Result<Reply> {
     let s = t.kernel.vfs.statfs(location)?;
     let dev = location.attr()?.dev;
-    t.write(t.arg(1), &abi::statfs(&s, dev, statfs_flags(location.mount.flags())))?;
+    t.write(
+        t.arg(1),
+        &abi::statfs(&s, dev, statfs_flags(location.mount.flags())),
+    )?;
     Ok(Reply::DONE)
 }
 

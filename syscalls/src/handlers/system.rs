@@ -56,9 +56,18 @@ pub(super) fn prlimit64(t: &Task) -> Result<Reply> {
     if pid == 1 {
         return Err(Errno::EPERM);
     }
-    let target = t.kernel.processes.by_guest_pid(pid).ok_or(Errno::ESRCH)?.state();
+    let target = t
+        .kernel
+        .processes
+        .by_guest_pid(pid)
+        .ok_or(Errno::ESRCH)?
+        .state();
     let (c, o) = (&t.state.creds, &target.creds);
     let same = [o.uid, o.euid, o.suid].iter().all(|&u| u == c.uid)
         && [o.gid, o.egid, o.sgid].iter().all(|&g| g == c.gid);
-    if same || c.has(Caps::SYS_RESOURCE) { Ok(Reply::Run) } else { Err(Errno::EPERM) }
+    if same || c.has(Caps::SYS_RESOURCE) {
+        Ok(Reply::Run)
+    } else {
+        Err(Errno::EPERM)
+    }
 }

@@ -15,7 +15,11 @@ const SIZE_MAX: u64 = 65536;
 
 fn name(t: &Task, i: usize) -> Result<Vec<u8>> {
     let name = t.string(i, NAME_MAX, Errno::ERANGE)?;
-    if name.is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
+    if name.is_empty() {
+        Err(Errno::ERANGE)
+    } else {
+        Ok(name)
+    }
 }
 
 /// The node of descriptor argument 0. What is no node of the tree has no attributes here.
@@ -69,23 +73,56 @@ fn remove(t: &Task, l: &Location, name: &[u8]) -> Result<Reply> {
 }
 
 pub(super) fn setxattr(t: &Task) -> Result<Reply> {
-    set(t, &follow(t, 0, Lookup::FOLLOW)?, &name(t, 1)?, t.arg(2), t.arg(3), t.int(4))
+    set(
+        t,
+        &follow(t, 0, Lookup::FOLLOW)?,
+        &name(t, 1)?,
+        t.arg(2),
+        t.arg(3),
+        t.int(4),
+    )
 }
 
 pub(super) fn lsetxattr(t: &Task) -> Result<Reply> {
-    set(t, &follow(t, 0, Lookup::empty())?, &name(t, 1)?, t.arg(2), t.arg(3), t.int(4))
+    set(
+        t,
+        &follow(t, 0, Lookup::empty())?,
+        &name(t, 1)?,
+        t.arg(2),
+        t.arg(3),
+        t.int(4),
+    )
 }
 
 pub(super) fn fsetxattr(t: &Task) -> Result<Reply> {
-    set(t, &by_descriptor(t)?, &name(t, 1)?, t.arg(2), t.arg(3), t.int(4))
+    set(
+        t,
+        &by_descriptor(t)?,
+        &name(t, 1)?,
+        t.arg(2),
+        t.arg(3),
+        t.int(4),
+    )
 }
 
 pub(super) fn getxattr(t: &Task) -> Result<Reply> {
-    get(t, &follow(t, 0, Lookup::FOLLOW)?, &name(t, 1)?, t.arg(2), t.arg(3))
+    get(
+        t,
+        &follow(t, 0, Lookup::FOLLOW)?,
+        &name(t, 1)?,
+        t.arg(2),
+        t.arg(3),
+    )
 }
 
 pub(super) fn lgetxattr(t: &Task) -> Result<Reply> {
-    get(t, &follow(t, 0, Lookup::empty())?, &name(t, 1)?, t.arg(2), t.arg(3))
+    get(
+        t,
+        &follow(t, 0, Lookup::empty())?,
+        &name(t, 1)?,
+        t.arg(2),
+        t.arg(3),
+    )
 }
 
 pub(super) fn fgetxattr(t: &Task) -> Result<Reply> {
@@ -137,7 +174,11 @@ fn xattr_args(t: &Task) -> Result<(u64, u64, i32)> {
         _ => return Err(Errno::E2BIG),
     }
     let b: [u8; 16] = t.read_array(t.arg(4))?;
-    Ok((abi::u64_at(&b, 0)?, u64::from(abi::u32_at(&b, 8)?), abi::u32_at(&b, 12)? as i32))
+    Ok((
+        abi::u64_at(&b, 0)?,
+        u64::from(abi::u32_at(&b, 8)?),
+        abi::u32_at(&b, 12)? as i32,
+    ))
 }
 
 pub(super) fn setxattrat(t: &Task) -> Result<Reply> {

@@ -404,7 +404,12 @@ fn native_calls_are_decided_by_number_alone() {
         if row.disposition == Disposition::Native {
             // So that the kernel can keep it in its bitmap of allowed numbers.
             assert!(!run.read_arguments, "{}", row.name);
-            assert!(run.steps <= 12, "{} takes {} instructions", row.name, run.steps);
+            assert!(
+                run.steps <= 12,
+                "{} takes {} instructions",
+                row.name,
+                run.steps
+            );
         }
     }
 }
