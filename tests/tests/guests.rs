@@ -44,7 +44,6 @@ guests! {
     dirs_100000: "dirs" Static ["100000"];
     rename: "rename" Static;
     meta: "meta" Static;
-    meta_musl: "meta" Musl;
     perms: "perms" Static root true;
     mknod: "mknod" Static root true;
     fifo: "fifo" Static;

@@ -17,6 +17,7 @@ fn tree(test: &str) -> Option<TempDir> {
     for name in ["bin", "etc", "tmp", "data", "data/sub"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
+    fs::set_permissions(dir.path().join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
     fs::copy(busybox, dir.path().join("bin/busybox")).unwrap();
     std::os::unix::fs::symlink("busybox", dir.path().join("bin/sh")).unwrap();
     fs::write(dir.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
@@ -26,7 +27,7 @@ fn tree(test: &str) -> Option<TempDir> {
 }
 
 fn sh(options: &[&str], script: &str) -> Output {
-    let script = format!("PATH=/bin; alias_all() {{ :; }}; b=/bin/busybox; {script}");
+    let script = format!("PATH=/bin; b=/bin/busybox; {script}");
     duet_run(options, Path::new("/bin/sh"), &["-e", "-c", &script], b"")
 }
 
