@@ -57,11 +57,21 @@ impl Toolchain {
         let mut command = Command::new(self.program());
         match self {
             Toolchain::Rust => {
-                command.args(["--edition", "2024", "-C", "opt-level=1", "-C", "target-feature=+crt-static"]);
+                command.args([
+                    "--edition",
+                    "2024",
+                    "-C",
+                    "opt-level=1",
+                    "-C",
+                    "target-feature=+crt-static",
+                ]);
                 command.arg("-o").arg(to).arg(source);
             }
             Toolchain::Go => {
-                command.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").env("GO111MODULE", "off");
+                command
+                    .env("CGO_ENABLED", "0")
+                    .env("GOFLAGS", "-mod=mod")
+                    .env("GO111MODULE", "off");
                 if std::env::var_os("HOME").is_none() {
                     command.env("GOCACHE", testbins_dir().join("gocache"));
                 }
@@ -74,8 +84,15 @@ impl Toolchain {
                     _ => &["-static"],
                 };
                 // Guests pass bad values on purpose.
-                let quiet = ["-Wno-nonnull", "-Wno-stringop-overflow", "-Wno-stringop-overread"];
-                command.args(["-O1", "-g", "-Wall", "-Wextra", "-pthread"]).args(quiet).args(link);
+                let quiet = [
+                    "-Wno-nonnull",
+                    "-Wno-stringop-overflow",
+                    "-Wno-stringop-overread",
+                ];
+                command
+                    .args(["-O1", "-g", "-Wall", "-Wextra", "-pthread"])
+                    .args(quiet)
+                    .args(link);
                 command.arg("-o").arg(to).arg(source).arg("-lrt");
             }
         }
@@ -92,12 +109,18 @@ pub fn workspace_dir() -> PathBuf {
 fn profile_dir() -> PathBuf {
     let exe = std::env::current_exe().expect("the test's own path");
     // target/debug/deps/run-1234
-    exe.ancestors().nth(2).expect("a test runs from target/PROFILE/deps").to_path_buf()
+    exe.ancestors()
+        .nth(2)
+        .expect("a test runs from target/PROFILE/deps")
+        .to_path_buf()
 }
 
 /// Where built guests are kept: `testbins` in cargo's target directory.
 pub fn testbins_dir() -> PathBuf {
-    let dir = profile_dir().parent().expect("a profile lies in a target directory").join("testbins");
+    let dir = profile_dir()
+        .parent()
+        .expect("a profile lies in a target directory")
+        .join("testbins");
     std::fs::create_dir_all(&dir).expect("cannot make the directory of guests");
     dir
 }
@@ -115,15 +138,29 @@ pub fn duet() -> &'static Path {
         if let Some(cargo) = std::env::var_os("CARGO") {
             let _lock = lock("duet");
             let mut command = Command::new(cargo);
-            command.args(["build", "--quiet", "-p", "duet-cli", "--bin", "duet", "--target-dir"]);
-            command.arg(profile.parent().expect("target directory")).current_dir(workspace_dir());
+            command.args([
+                "build",
+                "--quiet",
+                "-p",
+                "duet-cli",
+                "--bin",
+                "duet",
+                "--target-dir",
+            ]);
+            command
+                .arg(profile.parent().expect("target directory"))
+                .current_dir(workspace_dir());
             if profile.ends_with("release") {
                 command.arg("--release");
             }
             let status = command.status().expect("cannot run cargo");
             assert!(status.success(), "duet does not build");
         }
-        assert!(path.exists(), "{} is not built; set DUET_BIN", path.display());
+        assert!(
+            path.exists(),
+            "{} is not built; set DUET_BIN",
+            path.display()
+        );
         path
     })
 }
@@ -131,7 +168,9 @@ pub fn duet() -> &'static Path {
 /// One build at a time of the same thing, among all test processes.
 fn lock(name: &str) -> Flock<File> {
     let file = File::create(testbins_dir().join(format!(".lock-{name}"))).expect("lock file");
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).expect("flock")
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .expect("flock")
 }
 
 /// The path of an installed program, looked up as the shell does; `None` if there is none.
@@ -157,9 +196,16 @@ pub fn guest(name: &str, toolchain: Toolchain) -> Option<PathBuf> {
     assert!(source.exists(), "no source {}", source.display());
     if modified(&built) < newest {
         let new = built.with_extension("new");
-        let output = toolchain.command(&source, &new).output().expect("cannot run the compiler");
+        let output = toolchain
+            .command(&source, &new)
+            .output()
+            .expect("cannot run the compiler");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{} does not build:\n{said}", source.display());
+        assert!(
+            output.status.success(),
+            "{} does not build:\n{said}",
+            source.display()
+        );
         std::fs::rename(&new, &built).expect("cannot install the guest");
     }
     Some(built)

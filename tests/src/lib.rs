@@ -17,7 +17,10 @@ use std::io::Write;
 pub fn skip(test: &str, reason: &str) {
     let line = format!("SKIPPED {test}: {reason}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(testbins_dir().join("skipped.txt"));
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(testbins_dir().join("skipped.txt"));
     if let Ok(mut file) = file {
         let _ = file.write_all(line.as_bytes());
     }

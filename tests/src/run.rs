@@ -30,15 +30,25 @@ impl Output {
     /// Fails the test unless the program ended with status 0; returns its standard output.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.status, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.status, 0,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
         self.stdout
     }
 }
 
 /// Runs `command` with `input` as standard input, and kills its process group after the time limit.
 pub fn command_output(mut command: Command, input: &[u8]) -> Output {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     let mut stdin = child.stdin.take().expect("piped");
     let mut stdout = child.stdout.take().expect("piped");
     let mut stderr = child.stderr.take().expect("piped");
@@ -72,19 +82,34 @@ pub fn command_output(mut command: Command, input: &[u8]) -> Output {
     if late {
         stderr.push_str("\n(killed: it ran longer than the time limit)\n");
     }
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Output { stdout, stderr, status }
+    let status = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Output {
+        stdout,
+        stderr,
+        status,
+    }
 }
 
 /// A fresh directory that any user may use, as `/tmp` is.
 pub fn tempdir() -> TempDir {
-    let dir = tempfile::Builder::new().prefix("duet-test-").tempdir_in("/tmp").expect("temporary directory");
+    let dir = tempfile::Builder::new()
+        .prefix("duet-test-")
+        .tempdir_in("/tmp")
+        .expect("temporary directory");
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).expect("chmod");
     dir
 }
 
 fn plain_environment(command: &mut Command) {
-    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C");
+    command
+        .env_clear()
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
+        .env("LANG", "C");
 }
 
 /// Runs `program` natively in a fresh directory.
@@ -102,7 +127,12 @@ fn without_stray_descriptors(command: &mut Command) {
     // SAFETY: one system call between fork and exec, which touches no memory.
     unsafe {
         command.pre_exec(|| {
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
             Ok(())
         });
     }
@@ -135,7 +165,10 @@ pub fn both(options: &[&str], program: &Path, args: &[&str]) {
         return;
     }
     let mut difference = String::new();
-    let (a, b): (Vec<_>, Vec<_>) = (native.stdout.lines().collect(), layer.stdout.lines().collect());
+    let (a, b): (Vec<_>, Vec<_>) = (
+        native.stdout.lines().collect(),
+        layer.stdout.lines().collect(),
+    );
     let mut shown = 0;
     for i in 0..a.len().max(b.len()) {
         let (x, y) = (a.get(i).unwrap_or(&"(end)"), b.get(i).unwrap_or(&"(end)"));

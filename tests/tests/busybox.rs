@@ -17,7 +17,11 @@ fn busybox(test: &str) -> Option<PathBuf> {
 #[track_caller]
 fn script(test: &str, text: &str) {
     if let Some(program) = busybox(test) {
-        both(&["-w", "/tmp"], &program, &["sh", "-c", &format!("PATH=/none\n{text}")]);
+        both(
+            &["-w", "/tmp"],
+            &program,
+            &["sh", "-c", &format!("PATH=/none\n{text}")],
+        );
     }
 }
 
@@ -34,7 +38,11 @@ mkdir d; tar cf - /etc/passwd 2>/dev/null | tar xf - -C d; cmp d/etc/passwd /etc
 (ulimit -n 10; cat f); nice -n 3 nice; (trap 'echo trapped' TERM; kill -TERM $BASHPID 2>/dev/null || true)
 sort -R < /dev/null; timeout 0.1 sleep 5; echo $?; stat -c '%n %s %U' f; ls -l f | cut -c1-10
 "#;
-    both(&["--host-root", "-w", "/tmp"], Path::new("/bin/bash"), &["-c", text]);
+    both(
+        &["--host-root", "-w", "/tmp"],
+        Path::new("/bin/bash"),
+        &["-c", text],
+    );
 }
 
 /// Runs a script in a layer only.
@@ -146,41 +154,74 @@ vi -c ':1s/two/edited/' -c ':wq' f < /dev/null > /dev/null 2>&1; echo $?
 
 #[test]
 fn thousands_of_processes() {
-    script("thousands_of_processes", "i=0; while [ $i -lt 1500 ]; do /bin/true 2>/dev/null; x=$(echo $i); i=$((i+1)); done; echo $x");
+    script(
+        "thousands_of_processes",
+        "i=0; while [ $i -lt 1500 ]; do /bin/true 2>/dev/null; x=$(echo $i); i=$((i+1)); done; echo $x",
+    );
 }
 
 #[test]
 fn network_tools() {
-    let Some(program) = busybox("network_tools") else { return };
+    let Some(program) = busybox("network_tools") else {
+        return;
+    };
     let text = "(nc -l -p 7777 127.0.0.1 > got &); sleep 0.3; echo over the wire | nc -w 1 127.0.0.1 7777; sleep 0.2; cat got
                 mkdir www; echo page > www/index.html; httpd -p 127.0.0.1:8080 -h www; sleep 0.2; wget -q -O - http://127.0.0.1:8080/index.html; ifconfig lo | grep -c LOOPBACK; hostname -i 2>/dev/null | wc -l";
     let out = layer(&program, text);
-    assert!(out.stdout.starts_with("over the wire\npage\n1\n"), "{out:?}");
+    assert!(
+        out.stdout.starts_with("over the wire\npage\n1\n"),
+        "{out:?}"
+    );
 }
 
 /// What `ps`, `top`, `mount`, `free` and their like say is about the layer, not the host.
 #[test]
 fn the_layers_own_machine() {
-    let Some(program) = busybox("the_layers_own_machine") else { return };
+    let Some(program) = busybox("the_layers_own_machine") else {
+        return;
+    };
     let say = |text: &str| layer(&program, text).ok();
     let ps = say("sleep 5 & ps; kill $!");
-    assert!(ps.contains("PID") && ps.contains("sleep 5") && ps.contains("ps") && ps.lines().count() < 8, "{ps}");
+    assert!(
+        ps.contains("PID") && ps.contains("sleep 5") && ps.contains("ps") && ps.lines().count() < 8,
+        "{ps}"
+    );
     assert!(!ps.contains("cargo") && !ps.contains("duet run"), "{ps}");
     let top = say("top -b -n 1");
     assert!(top.contains("Mem:") && top.contains("top"), "{top}");
     let mount = say("mount");
-    assert!(mount.contains(" on / ") && mount.contains(" on /proc type proc") && mount.contains(" on /tmp "), "{mount}");
-    assert!(!mount.contains("/dev/vda") && mount.lines().count() < 12, "{mount}");
+    assert!(
+        mount.contains(" on / ")
+            && mount.contains(" on /proc type proc")
+            && mount.contains(" on /tmp "),
+        "{mount}"
+    );
+    assert!(
+        !mount.contains("/dev/vda") && mount.lines().count() < 12,
+        "{mount}"
+    );
     let df = say("df -P / /tmp");
     assert_eq!(df.lines().count(), 3, "{df}");
     let free = say("free");
-    assert!(free.lines().nth(1).and_then(|l| l.split_whitespace().nth(1)).is_some_and(|n| n.parse::<u64>().is_ok_and(|n| n > 0)), "{free}");
+    assert!(
+        free.lines()
+            .nth(1)
+            .and_then(|l| l.split_whitespace().nth(1))
+            .is_some_and(|n| n.parse::<u64>().is_ok_and(|n| n > 0)),
+        "{free}"
+    );
     assert!(say("uptime").contains("load average"));
     assert!(say("uname -a").starts_with("Linux "));
     assert!(say("nproc").trim().parse::<u32>().is_ok());
     assert_eq!(say("id").split(' ').next(), Some("uid=0"), "{}", say("id"));
-    assert_eq!(say("kill -0 1 && echo alive; kill -9 1; echo still $?"), "alive\nstill 0\n");
-    assert_eq!(say("pidof sleep; sleep 3 & pidof sleep | wc -w; killall sleep; wait; echo ended"), "1\nended\n");
+    assert_eq!(
+        say("kill -0 1 && echo alive; kill -9 1; echo still $?"),
+        "alive\nstill 0\n"
+    );
+    assert_eq!(
+        say("pidof sleep; sleep 3 & pidof sleep | wc -w; killall sleep; wait; echo ended"),
+        "1\nended\n"
+    );
     assert!(say("cat /proc/cpuinfo; cat /proc/meminfo").contains("MemTotal"));
     assert!(say("ls /proc/self/fd; ls -l /proc/self/exe /dev/").contains("busybox"));
     assert_eq!(say("dmesg 2>/dev/null | wc -l").trim(), "0");
@@ -188,7 +229,9 @@ fn the_layers_own_machine() {
 
 #[test]
 fn fake_root() {
-    let Some(program) = busybox("fake_root") else { return };
+    let Some(program) = busybox("fake_root") else {
+        return;
+    };
     let out = layer(
         &program,
         "touch f; chown 1:2 f; stat -c %u:%g f; chown nobody f 2>&1 | wc -l; mknod n c 1 3 && echo data > n && echo written; mkdir r; cp /busybox r/; chroot r /busybox pwd
@@ -199,7 +242,9 @@ fn fake_root() {
 
 #[test]
 fn as_root_of_a_tree() {
-    let Some(program) = busybox("as_root_of_a_tree") else { return };
+    let Some(program) = busybox("as_root_of_a_tree") else {
+        return;
+    };
     let dir = tempdir();
     std::fs::create_dir(dir.path().join("bin")).unwrap();
     std::fs::copy(&program, dir.path().join("bin/busybox")).unwrap();
@@ -214,28 +259,60 @@ fn as_root_of_a_tree() {
     run(true, &["--install", "-s", "/bin"]).ok();
     let applets = std::fs::read_dir(dir.path().join("bin")).unwrap().count();
     assert!(applets > 200, "{applets}");
-    assert_eq!(duet_run(&["--rootfs", root], Path::new("/bin/sh"), &["-c", "ls /bin | wc -l"], b"").ok().trim(), applets.to_string());
+    assert_eq!(
+        duet_run(
+            &["--rootfs", root],
+            Path::new("/bin/sh"),
+            &["-c", "ls /bin | wc -l"],
+            b""
+        )
+        .ok()
+        .trim(),
+        applets.to_string()
+    );
     let out = duet_run(&["--rootfs", root], Path::new("ls"), &["/"], b"").ok();
     assert_eq!(out, "bin\ndev\nproc\nsys\n");
     let script = dir.path().join("script");
     std::fs::write(&script, "#!/bin/sh\necho \"$0 $1\"\n").unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    assert_eq!(duet_run(&["--rootfs", root], Path::new("/script"), &["arg"], b"").ok(), "/script arg\n");
+    assert_eq!(
+        duet_run(&["--rootfs", root], Path::new("/script"), &["arg"], b"").ok(),
+        "/script arg\n"
+    );
 }
 
 #[test]
 fn many_small_files() {
-    let Some(program) = busybox("many_small_files") else { return };
+    let Some(program) = busybox("many_small_files") else {
+        return;
+    };
     let text = "mkdir t; cd t; seq 3000 | xargs touch; ls | wc -l; mkdir s; mv [1-9]*5 s; ls s | wc -l; cd ..; tar cf - t | tar tf - | wc -l; cp -r t u; diff -r t u; rm -r t; ls";
-    assert_eq!(native_run(&program, &["sh", "-c", text], b""), layer(&program, text));
+    assert_eq!(
+        native_run(&program, &["sh", "-c", text], b""),
+        layer(&program, text)
+    );
 }
 
 #[test]
 fn whole_commands() {
-    let Some(program) = busybox("whole_commands") else { return };
-    for args in [&["echo", "x"][..], &["false"], &["cat", "/none"], &["sleep", "-1"], &["expr", "1", "+", "1"], &["nosuchapplet"], &["test", "-d", "/proc"]] {
+    let Some(program) = busybox("whole_commands") else {
+        return;
+    };
+    for args in [
+        &["echo", "x"][..],
+        &["false"],
+        &["cat", "/none"],
+        &["sleep", "-1"],
+        &["expr", "1", "+", "1"],
+        &["nosuchapplet"],
+        &["test", "-d", "/proc"],
+    ] {
         let mut command = std::process::Command::new(&program);
         command.args(args).env_clear().current_dir("/");
-        assert_eq!(command_output(command, b""), duet_run(&[], &program, args, b""), "{args:?}");
+        assert_eq!(
+            command_output(command, b""),
+            duet_run(&[], &program, args, b""),
+            "{args:?}"
+        );
     }
 }

@@ -47,7 +47,11 @@ impl Host {
             "trap 'echo hit >> {0}/canary' URG; echo ready > {0}/ready; while :; do sleep 0.05; done",
             base.display()
         );
-        let canary = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
+        let canary = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         while !base.join("ready").exists() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
@@ -57,7 +61,11 @@ impl Host {
         let address = SocketAddr::from_abstract_name(format!("{name}-dgram")).unwrap();
         let abstract_datagram = UnixDatagram::bind_addr(&address).unwrap();
         let file_listener = UnixListener::bind(volume.join("host-socket")).unwrap();
-        nix::unistd::mkfifo(&volume.join("host-fifo"), nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+        nix::unistd::mkfifo(
+            &volume.join("host-fifo"),
+            nix::sys::stat::Mode::from_bits_truncate(0o666),
+        )
+        .unwrap();
         let fifo = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -67,7 +75,15 @@ impl Host {
         abstract_stream.set_nonblocking(true).unwrap();
         abstract_datagram.set_nonblocking(true).unwrap();
         file_listener.set_nonblocking(true).unwrap();
-        Host { dir, canary, name, abstract_stream, abstract_datagram, file_listener, fifo }
+        Host {
+            dir,
+            canary,
+            name,
+            abstract_stream,
+            abstract_datagram,
+            file_listener,
+            fifo,
+        }
     }
 
     fn path(&self) -> &Path {
@@ -85,9 +101,14 @@ impl Host {
             program = PathBuf::from("/escape");
         }
         let mut command = duet_command(options);
-        command.arg(program).arg(self.path().join("secret")).arg(volume);
+        command
+            .arg(program)
+            .arg(self.path().join("secret"))
+            .arg(volume);
         command.arg(self.canary.id().to_string()).arg(&self.name);
-        command.arg(fs::metadata("/").unwrap().dev().to_string()).args(only);
+        command
+            .arg(fs::metadata("/").unwrap().dev().to_string())
+            .args(only);
         Some(command_output(command, b""))
     }
 
@@ -99,22 +120,49 @@ impl Host {
                 wrong.push(what.to_string());
             }
         };
-        say(self.path().join("canary").exists(), "a signal reached a process outside");
-        say(self.canary.try_wait().unwrap().is_some(), "a process outside was killed");
-        say(self.abstract_stream.accept().is_ok(), "the host's abstract stream socket was reached");
+        say(
+            self.path().join("canary").exists(),
+            "a signal reached a process outside",
+        );
+        say(
+            self.canary.try_wait().unwrap().is_some(),
+            "a process outside was killed",
+        );
+        say(
+            self.abstract_stream.accept().is_ok(),
+            "the host's abstract stream socket was reached",
+        );
         let mut byte = [0];
-        say(self.abstract_datagram.recv(&mut byte).is_ok(), "the host's abstract datagram socket was reached");
-        say(self.file_listener.accept().is_ok(), "the host's socket file was reached");
-        say(self.path().join("moved").exists(), "a directory was moved out of the volume");
+        say(
+            self.abstract_datagram.recv(&mut byte).is_ok(),
+            "the host's abstract datagram socket was reached",
+        );
+        say(
+            self.file_listener.accept().is_ok(),
+            "the host's socket file was reached",
+        );
+        say(
+            self.path().join("moved").exists(),
+            "a directory was moved out of the volume",
+        );
         let secret = fs::metadata(self.path().join("secret")).unwrap();
         say(secret.nlink() != 1, "the secret was linked");
         for entry in fs::read_dir(self.path().join("vol")).unwrap() {
             let entry = entry.unwrap();
             let meta = fs::symlink_metadata(entry.path()).unwrap();
             let name = entry.file_name();
-            say(meta.file_type().is_block_device(), &format!("{name:?} is a real block device"));
-            say(meta.file_type().is_char_device() && meta.rdev() != 0, &format!("{name:?} is a real device"));
-            say(meta.is_file() && meta.mode() & 0o6000 != 0, &format!("{name:?} is really set-id"));
+            say(
+                meta.file_type().is_block_device(),
+                &format!("{name:?} is a real block device"),
+            );
+            say(
+                meta.file_type().is_char_device() && meta.rdev() != 0,
+                &format!("{name:?} is a real device"),
+            );
+            say(
+                meta.is_file() && meta.mode() & 0o6000 != 0,
+                &format!("{name:?} is really set-id"),
+            );
         }
         wrong
     }
@@ -122,7 +170,9 @@ impl Host {
     /// The sockets of a volume are shared on purpose, read-only or not, as a mount shares them.
     fn shares_sockets(&self, mut output: Output) -> Output {
         while self.file_listener.accept().is_ok() {}
-        output.stdout = output.stdout.replace("host_socket_file: escaped", "host_socket_file: refused");
+        output.stdout = output
+            .stdout
+            .replace("host_socket_file: escaped", "host_socket_file: refused");
         output
     }
 
@@ -144,9 +194,16 @@ fn all_refused(output: Option<Output>, wrong: Vec<String>, test: &str) {
     let Some(output) = output else {
         return skip(test, "no gcc");
     };
-    let bad: Vec<_> = output.stdout.lines().filter(|l| !l.contains(": refused") && *l != "end").collect();
+    let bad: Vec<_> = output
+        .stdout
+        .lines()
+        .filter(|l| !l.contains(": refused") && *l != "end")
+        .collect();
     assert!(
-        bad.is_empty() && wrong.is_empty() && output.stdout.ends_with("end\n") && output.status == 0,
+        bad.is_empty()
+            && wrong.is_empty()
+            && output.stdout.ends_with("end\n")
+            && output.status == 0,
         "not refused: {bad:#?}\non the host: {wrong:#?}\nstatus {}\nstdout:\n{}\nstderr:\n{}",
         output.status,
         output.stdout,
@@ -169,7 +226,9 @@ fn read_only_volume() {
     let mut host = Host::new();
     let volume = format!("{}:/vol:ro", host.path().join("vol").display());
     let before = listing(&host.path().join("vol"));
-    let output = host.run(&["-v", &volume], "/vol", &[]).map(|o| host.shares_sockets(o));
+    let output = host
+        .run(&["-v", &volume], "/vol", &[])
+        .map(|o| host.shares_sockets(o));
     let mut wrong = host.check();
     if listing(&host.path().join("vol")) != before {
         wrong.push("the read-only volume changed".into());
@@ -252,8 +311,15 @@ fn host_root() {
 fn host_network() {
     let mut host = Host::new();
     let volume = format!("{}:/vol:ro", host.path().join("vol").display());
-    let only = ["host_abstract_socket", "odd_sockets", "signals_everyone", "host_socket_file"];
-    let output = host.run(&["--network", "host", "-v", &volume], "/vol", &only).map(|o| host.shares_sockets(o));
+    let only = [
+        "host_abstract_socket",
+        "odd_sockets",
+        "signals_everyone",
+        "host_socket_file",
+    ];
+    let output = host
+        .run(&["--network", "host", "-v", &volume], "/vol", &only)
+        .map(|o| host.shares_sockets(o));
     let wrong = host.check();
     all_refused(output, wrong, "host_network");
 }
@@ -268,10 +334,26 @@ fn own_group() {
     let mark = host.path().join("group-hit");
     let mut command = Command::new("sh");
     let script = "trap 'echo hit > \"$1\"' URG; shift; \"$@\"; true";
-    command.args(["-c", script, "sh"]).arg(&mark).arg(duet()).arg("run").arg(program);
-    command.args(["/none", "/none", &host.canary.id().to_string(), "none", "0", "signals_everyone"]);
+    command
+        .args(["-c", script, "sh"])
+        .arg(&mark)
+        .arg(duet())
+        .arg("run")
+        .arg(program);
+    command.args([
+        "/none",
+        "/none",
+        &host.canary.id().to_string(),
+        "none",
+        "0",
+        "signals_everyone",
+    ]);
     let output = command_output(command, b"");
-    assert_eq!(output.stdout, "signals_everyone: refused\nend\n", "{}", output.stderr);
+    assert_eq!(
+        output.stdout, "signals_everyone: refused\nend\n",
+        "{}",
+        output.stderr
+    );
     assert!(!mark.exists(), "the caller's group got the guest's signal");
 }
 
@@ -281,7 +363,11 @@ fn callers_descriptors() {
     let host = Host::new();
     let secret = fs::File::open(host.path().join("secret")).unwrap();
     let fd = secret.as_raw_fd();
-    nix::fcntl::fcntl(&secret, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    nix::fcntl::fcntl(
+        &secret,
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+    )
+    .unwrap();
     let output = host.run(&[], "/none", &["stray_descriptors"]);
     assert!(fd > 2);
     all_refused(output, vec![], "callers_descriptors");
@@ -297,7 +383,10 @@ fn listing(dir: &Path) -> Vec<String> {
         let size = if m.is_dir() { 0 } else { size };
         // Who opens and writes a FIFO changes its times.
         let time = if m.file_type().is_fifo() { 0 } else { time };
-        all.push(format!("{} {ino} {mode:o} {size} {uid} {time}", path.display()));
+        all.push(format!(
+            "{} {ino} {mode:o} {size} {uid} {time}",
+            path.display()
+        ));
         if m.is_dir() {
             all.extend(listing(&path));
         }

@@ -21,12 +21,21 @@ struct Session {
 
 impl Session {
     fn start(mut command: Command) -> Session {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         let pty = openpty(&size, None).unwrap();
         let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
         nix::fcntl::fcntl(&pty.master, flags).unwrap();
         let slave = || std::process::Stdio::from(pty.slave.try_clone().unwrap());
-        command.stdin(slave()).stdout(slave()).stderr(slave()).env("TERM", "dumb");
+        command
+            .stdin(slave())
+            .stdout(slave())
+            .stderr(slave())
+            .env("TERM", "dumb");
         // SAFETY: only async-signal-safe calls between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -38,7 +47,12 @@ impl Session {
             });
         }
         let child = command.spawn().unwrap();
-        Session { master: File::from(pty.master), slave: pty.slave, child, seen: String::new() }
+        Session {
+            master: File::from(pty.master),
+            slave: pty.slave,
+            child,
+            seen: String::new(),
+        }
     }
 
     fn shell(test: &str, options: &[&str]) -> Option<Session> {
@@ -73,7 +87,11 @@ impl Session {
                 Ok(n) => self.seen.push_str(&String::from_utf8_lossy(&buf[..n])),
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
-            assert!(Instant::now() < end, "no {text:?} on the terminal, but {:?}", self.seen);
+            assert!(
+                Instant::now() < end,
+                "no {text:?} on the terminal, but {:?}",
+                self.seen
+            );
         }
     }
 
@@ -81,7 +99,10 @@ impl Session {
     #[track_caller]
     fn run(&mut self, command: &str, answer: &str) {
         self.send(&format!("{command}\n"));
-        self.expect(&format!("{}\r\n", &command[command.len().saturating_sub(20)..]));
+        self.expect(&format!(
+            "{}\r\n",
+            &command[command.len().saturating_sub(20)..]
+        ));
         self.expect(answer);
         self.expect("$ ");
     }
@@ -98,7 +119,11 @@ impl Session {
             if let Ok(n) = self.master.read(&mut buf) {
                 self.seen.push_str(&String::from_utf8_lossy(&buf[..n]));
             }
-            assert!(Instant::now() < end, "does not end; terminal: {:?}", self.seen);
+            assert!(
+                Instant::now() < end,
+                "does not end; terminal: {:?}",
+                self.seen
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -113,12 +138,20 @@ impl Drop for Session {
 
 #[test]
 fn commands_and_exit() {
-    let Some(mut s) = Session::shell("commands_and_exit", &[]) else { return };
+    let Some(mut s) = Session::shell("commands_and_exit", &[]) else {
+        return;
+    };
     s.run("echo $((6*7))", "42\r\n");
     s.run("tty", "/dev/");
-    s.run("test -t 0 && test -t 1 && echo 'is a' terminal", "is a terminal\r\n");
+    s.run(
+        "test -t 0 && test -t 1 && echo 'is a' terminal",
+        "is a terminal\r\n",
+    );
     s.run("stty size", "24 80\r\n");
-    s.run("[ $(ps -o pgid= -p $$ 2>/dev/null || echo $$) -gt 0 ] && echo group", "group\r\n");
+    s.run(
+        "[ $(ps -o pgid= -p $$ 2>/dev/null || echo $$) -gt 0 ] && echo group",
+        "group\r\n",
+    );
     s.run("echo x > /dev/tty", "x\r\n");
     s.send("exit 5\n");
     s.end(5);
@@ -126,7 +159,9 @@ fn commands_and_exit() {
 
 #[test]
 fn no_job_control_warning() {
-    let Some(mut s) = Session::shell("no_job_control_warning", &[]) else { return };
+    let Some(mut s) = Session::shell("no_job_control_warning", &[]) else {
+        return;
+    };
     s.run("echo ready", "ready\r\n");
     assert!(!s.seen.contains("job control"), "{}", s.seen);
     s.run("set -o | grep monitor", "on");
@@ -136,7 +171,9 @@ fn no_job_control_warning() {
 
 #[test]
 fn control_c() {
-    let Some(mut s) = Session::shell("control_c", &[]) else { return };
+    let Some(mut s) = Session::shell("control_c", &[]) else {
+        return;
+    };
     s.send("sleep 100; echo status $?\n");
     s.expect("$?\r\n");
     std::thread::sleep(Duration::from_millis(300));
@@ -159,7 +196,9 @@ fn control_c() {
 
 #[test]
 fn control_z_fg_bg() {
-    let Some(mut s) = Session::shell("control_z_fg_bg", &[]) else { return };
+    let Some(mut s) = Session::shell("control_z_fg_bg", &[]) else {
+        return;
+    };
     s.send("sleep 2.5\n");
     s.expect("2.5\r\n");
     std::thread::sleep(Duration::from_millis(300));
@@ -182,11 +221,21 @@ fn control_z_fg_bg() {
 
 #[test]
 fn window_size() {
-    let Some(mut s) = Session::shell("window_size", &[]) else { return };
+    let Some(mut s) = Session::shell("window_size", &[]) else {
+        return;
+    };
     s.run("trap 'stty size' WINCH; echo set", "set\r\n");
-    let size = Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: 40,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: TIOCSWINSZ reads one `Winsize`, which lives through the call.
-    assert_eq!(unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) }, 0);
+    assert_eq!(
+        unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) },
+        0
+    );
     std::thread::sleep(Duration::from_millis(200));
     s.run("stty size", "40 100\r\n");
     s.send("exit\n");
@@ -195,7 +244,9 @@ fn window_size() {
 
 #[test]
 fn raw_mode_program() {
-    let Some(mut s) = Session::shell("raw_mode_program", &[]) else { return };
+    let Some(mut s) = Session::shell("raw_mode_program", &[]) else {
+        return;
+    };
     s.run("printf 'first\\nsecond\\n' > f", "");
     s.send("vi f\n");
     s.expect("second");
@@ -210,7 +261,9 @@ fn raw_mode_program() {
 /// The caller's terminal is as it was when duet ends, even if the guest changed its modes.
 #[test]
 fn terminal_is_given_back() {
-    let Some(mut s) = Session::shell("terminal_is_given_back", &[]) else { return };
+    let Some(mut s) = Session::shell("terminal_is_given_back", &[]) else {
+        return;
+    };
     let modes = |s: &Session| nix::sys::termios::tcgetattr(&s.slave).unwrap();
     s.run("stty raw -echo; stty sane; echo back", "back");
     s.send("exec sh -c 'stty raw -echo; kill -9 $$'\n");
@@ -220,13 +273,19 @@ fn terminal_is_given_back() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let after = modes(&s);
-    assert!(after.local_flags.contains(nix::sys::termios::LocalFlags::ICANON | nix::sys::termios::LocalFlags::ECHO));
+    assert!(
+        after
+            .local_flags
+            .contains(nix::sys::termios::LocalFlags::ICANON | nix::sys::termios::LocalFlags::ECHO)
+    );
     assert_eq!(s.child.try_wait().unwrap().unwrap().code(), Some(137));
 }
 
 #[test]
 fn hang_up() {
-    let Some(s) = Session::shell("hang_up", &[]) else { return };
+    let Some(s) = Session::shell("hang_up", &[]) else {
+        return;
+    };
     let pid = nix::unistd::Pid::from_raw(s.child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
     let end = Instant::now() + Duration::from_secs(20);
@@ -257,7 +316,11 @@ fn no_injected_input() {
     nix::fcntl::fcntl(&s.slave, flags).unwrap();
     let mut left = [0; 100];
     let read = nix::unistd::read(&s.slave, &mut left);
-    assert_eq!(read, Err(nix::errno::Errno::EAGAIN), "the caller's terminal got {left:?}");
+    assert_eq!(
+        read,
+        Err(nix::errno::Errno::EAGAIN),
+        "the caller's terminal got {left:?}"
+    );
 }
 
 #[test]

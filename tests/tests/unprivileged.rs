@@ -6,14 +6,19 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use duet_tests::{Output, Toolchain, command_output, duet, guest, host_tool, is_root, skip, tempdir};
+use duet_tests::{
+    Output, Toolchain, command_output, duet, guest, host_tool, is_root, skip, tempdir,
+};
 
 const NOBODY: u32 = 65534;
 
 /// `duet run` as nobody, from copies that nobody can reach; `None` (and a skip) unless root.
 fn as_nobody(test: &str, options: &[&str], program: &Path, args: &[&str]) -> Option<Output> {
     if !is_root() {
-        skip(test, "not root, so the other tests already run unprivileged");
+        skip(
+            test,
+            "not root, so the other tests already run unprivileged",
+        );
         return None;
     }
     let dir = tempdir();
@@ -30,7 +35,12 @@ fn as_nobody(test: &str, options: &[&str], program: &Path, args: &[&str]) -> Opt
     } else {
         command.arg(copy(program));
     }
-    command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/tmp").current_dir("/");
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", "/tmp")
+        .current_dir("/");
     command.uid(NOBODY).gid(NOBODY);
     Some(command_output(command, b""))
 }
@@ -45,25 +55,41 @@ fn same(name: &str, needs_root: bool) {
     if !needs_root {
         options.extend(["-u", &user]);
     }
-    let Some(layer) = as_nobody(name, &options, &program, &[]) else { return };
+    let Some(layer) = as_nobody(name, &options, &program, &[]) else {
+        return;
+    };
     let dir = tempdir();
     let copy = dir.path().join(name);
     std::fs::copy(&program, &copy).unwrap();
     std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
     let work = tempdir();
     let mut command = Command::new(copy);
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C").current_dir(work.path());
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LANG", "C")
+        .current_dir(work.path());
     if !needs_root {
         command.uid(NOBODY).gid(NOBODY);
     }
     let native = command_output(command, b"");
-    let different: Vec<_> = native.stdout.lines().zip(layer.stdout.lines()).filter(|(a, b)| a != b).collect();
-    assert!(native == layer, "{different:#?}\nnative: {native:?}\nlayer: {layer:?}");
+    let different: Vec<_> = native
+        .stdout
+        .lines()
+        .zip(layer.stdout.lines())
+        .filter(|(a, b)| a != b)
+        .collect();
+    assert!(
+        native == layer,
+        "{different:#?}\nnative: {native:?}\nlayer: {layer:?}"
+    );
 }
 
 #[test]
 fn guests_as_nobody() {
-    for name in ["files", "tmpfile", "rename", "meta", "fifo", "unixsock", "exec", "procs", "threads", "ipc"] {
+    for name in [
+        "files", "tmpfile", "rename", "meta", "fifo", "unixsock", "exec", "procs", "threads", "ipc",
+    ] {
         same(name, false);
     }
 }
@@ -83,7 +109,11 @@ fn shell() {
     };
     let script = "id -u; echo x > /tmp/f; chown 5:6 /tmp/f; stat -c %u:%g /tmp/f; seq 100 | wc -l; sleep 0.01 & wait; ls /proc/self/fd | wc -l; exit 7";
     if let Some(output) = as_nobody("shell", &[], &busybox, &["sh", "-c", script]) {
-        assert_eq!((output.stdout.as_str(), output.status), ("0\n5:6\n100\n4\n", 7), "{output:?}");
+        assert_eq!(
+            (output.stdout.as_str(), output.status),
+            ("0\n5:6\n100\n4\n", 7),
+            "{output:?}"
+        );
     }
 }
 
@@ -106,12 +136,26 @@ fn tree_of_nobody() {
     let script = "b=/bin/busybox; $b echo x > /f; $b chown 12:34 /f; $b chmod 4711 /f; $b mknod /d c 1 3; $b stat -c '%u:%g %a %F' /f /d /bin";
     let run = |rw: &[&str], script: &str| {
         let options: Vec<_> = ["--rootfs", root].iter().chain(rw).copied().collect();
-        as_nobody("tree_of_nobody", &options, Path::new("/bin/busybox"), &["sh", "-c", script])
+        as_nobody(
+            "tree_of_nobody",
+            &options,
+            Path::new("/bin/busybox"),
+            &["sh", "-c", script],
+        )
     };
-    let Some(first) = run(&["--rw"], script) else { return };
-    assert_eq!(first.stdout, "12:34 4711 regular file\n0:0 644 character special file\n0:0 755 directory\n", "{first:?}");
+    let Some(first) = run(&["--rw"], script) else {
+        return;
+    };
+    assert_eq!(
+        first.stdout,
+        "12:34 4711 regular file\n0:0 644 character special file\n0:0 755 directory\n",
+        "{first:?}"
+    );
     let again = run(&[], "/bin/busybox stat -c '%u:%g %a %F' /f /d").unwrap();
-    assert_eq!(again.stdout, "12:34 4711 regular file\n0:0 644 character special file\n", "{again:?}");
+    assert_eq!(
+        again.stdout, "12:34 4711 regular file\n0:0 644 character special file\n",
+        "{again:?}"
+    );
 }
 
 #[test]
@@ -131,7 +175,14 @@ fn escapes_as_nobody() {
     let pid = std::process::id().to_string();
     let args = [secret.to_str().unwrap(), "/vol", &pid, "no-such-name", "0"];
     if let Some(output) = as_nobody("escapes_as_nobody", &["-v", &volume], &program, &args) {
-        let bad: Vec<_> = output.stdout.lines().filter(|l| !l.contains(": refused") && *l != "end").collect();
-        assert!(bad.is_empty() && output.stdout.ends_with("end\n"), "{bad:#?} {output:?}");
+        let bad: Vec<_> = output
+            .stdout
+            .lines()
+            .filter(|l| !l.contains(": refused") && *l != "end")
+            .collect();
+        assert!(
+            bad.is_empty() && output.stdout.ends_with("end\n"),
+            "{bad:#?} {output:?}"
+        );
     }
 }
