@@ -12,11 +12,11 @@ use duet_vfs::proc::{ProcFs, ProcessSource};
 use duet_vfs::sys::SysFs;
 use duet_vfs::tmp::{TmpFs, TmpOptions};
 use duet_vfs::{
-    Context, Creds, Errno, FileSystem, FileType, Location, Lookup, MountFlags, NewNode, NoCaller,
-    Store, Vfs,
+    BackingId, Context, Creds, Errno, FileSystem, FileType, Location, Lookup, MountFlags, NewNode,
+    NoCaller, Store, Vfs,
 };
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
 
 use crate::config::{Config, Tree};
 use crate::error::{Error, Result};
@@ -87,7 +87,9 @@ pub fn build(
     let dev_files = files.try_clone().map_err(io("preparing the tmpfs"))?;
     let dev = new_dev(dev_files).map_err(|e| Error::step("making /dev", e))?;
     tree.mount(b"/dev", dev, device, "devtmpfs")?;
-    tree.mount(b"/dev/pts", PtsFs::new(), device, "devpts")?;
+    let pts = PtsFs::new();
+    tree.mount(b"/dev/pts", pts.clone(), device, "devpts")?;
+    tree.adopt_terminals(&pts);
     tree.mount(
         b"/dev/shm",
         tmp(0o1777)?,
@@ -214,6 +216,33 @@ impl Builder {
         self.vfs
             .mount(&at, fs, flags, source)
             .map_err(|e| Error::step(format!("mounting at {}", text()), e))
+    }
+
+    /// Shows the terminals that are the guest's standard input, output and error under their names, so
+    /// that ttyname(3) finds them.
+    fn adopt_terminals(&self, pts: &PtsFs) {
+        for fd in 0..3 {
+            let path = format!("/proc/self/fd/{fd}");
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            let Ok(node) = nix::fcntl::open(path.as_str(), flags, Mode::empty()) else {
+                continue;
+            };
+            let Ok(stat) = fstat(&node) else { continue };
+            let Ok(number) = pts.adopt(node) else {
+                continue;
+            };
+            let name = format!("/dev/pts/{number}");
+            match self.mount_point(name.as_bytes(), false) {
+                Ok(l) => self.vfs.adopt(
+                    BackingId {
+                        dev: stat.st_dev,
+                        ino: stat.st_ino,
+                    },
+                    &l,
+                ),
+                Err(e) => log::warn!("{name} is not shown: {e}"),
+            }
+        }
     }
 
     fn mount_point(&self, path: &[u8], directory: bool) -> std::result::Result<Location, Errno> {

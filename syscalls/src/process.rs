@@ -103,6 +103,17 @@ impl Process {
         })
     }
 
+    /// Whether it has not ended yet. It may be known for a moment after.
+    fn is_alive(&self) -> bool {
+        let mut p = libc::pollfd {
+            fd: self.pidfd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one pollfd, and the count says so.
+        unsafe { libc::poll(&mut p, 1, 0) == 0 }
+    }
+
     /// The present state.
     pub fn state(&self) -> Arc<State> {
         self.state.lock().clone()
@@ -270,6 +281,50 @@ impl ProcessTable {
     /// The state of a process that descends from nobody known.
     pub fn initial_state(&self) -> Arc<State> {
         self.initial.clone()
+    }
+
+    /// Whether a living process runs this file.
+    pub fn is_running(&self, file: &Location) -> bool {
+        // Most files that are written to are no programs; that is known without a look around.
+        if file
+            .inode()
+            .owner()
+            .is_ok_and(|(mode, ..)| mode & 0o111 == 0)
+        {
+            return false;
+        }
+        let is = |program: Option<&Program>| {
+            program.is_some_and(|p| Arc::ptr_eq(p.location.inode(), file.inode()))
+        };
+        // The kernel has done its part of an `execve` before the stub reports.
+        let about_to = |p: &Process| {
+            let pending = p.pending_exec.lock();
+            is(pending.as_ref().and_then(|e| e.state.program.as_ref()))
+        };
+        let runs = |p: &Process| is(p.state().program.as_ref()) || about_to(p);
+        self.all().iter().any(|p| runs(p) && p.is_alive())
+    }
+
+    /// The state of a process that descends from nobody known.
+    pub fn initial_state(&self) -> Arc<State> {
+        self.initial.clone()
+    }
+
+    /// Whether a living process runs this file.
+    pub fn is_running(&self, file: &Location) -> bool {
+        // Most files that are written to are no programs; that is known without a look around.
+        if file
+            .inode()
+            .owner()
+            .is_ok_and(|(mode, ..)| mode & 0o111 == 0)
+        {
+            return false;
+        }
+        self.all().iter().any(|p| {
+            let state = p.state();
+            let runs = state.program.as_ref();
+            runs.is_some_and(|r| Arc::ptr_eq(r.location.inode(), file.inode())) && p.is_alive()
+        })
     }
 
     /// Every known process.

@@ -197,6 +197,11 @@ impl Vfs {
         self.files.get(id).or_else(|| self.stand_ins.get(id))
     }
 
+    /// Notes that a descriptor which the guest was given from outside leads to `location`.
+    pub fn adopt(&self, id: BackingId, location: &Location) {
+        self.files.insert(id, location);
+    }
+
     /// Mounts a file system at a directory (or a one-file system at a file): ENOTDIR if only one of
     /// the two is a directory, ENOENT if `at` has been deleted.
     pub fn mount(

@@ -73,6 +73,10 @@ fn do_chown(t: &Task, location: Location, first_arg: usize) -> Result<Reply> {
 pub(super) fn truncate(t: &Task) -> Result<Reply> {
     let size = u64::try_from(t.arg(1) as i64).map_err(|_| Errno::EINVAL)?;
     let location = target_location(t, libc::AT_FDCWD, 0, 0)?;
+    if t.kernel.processes.is_running(&location) {
+        t.kernel.vfs.access(&t.cx(), &location, libc::W_OK as u32)?;
+        return Err(Errno::ETXTBSY);
+    }
     t.kernel.vfs.truncate(&t.cx(), &location, size)?;
     Ok(Reply::DONE)
 }

@@ -205,7 +205,25 @@ fn open_program(vfs: &Vfs, cx: &Context<'_>, location: &Location) -> Result<File
     let opened = location
         .inode()
         .open(libc::O_RDONLY | libc::O_CLOEXEC, &NoCaller)?;
+    if is_written_to(&opened.fd) {
+        return Err(Errno::ETXTBSY);
+    }
     Ok(File::from(opened.fd))
+}
+
+/// Whether somebody has the file open for writing: the kernel then grants no read lease on it. Where
+/// leases are not to be had (another's file, a file system without them) nobody is assumed to.
+fn is_written_to(file: &OwnedFd) -> bool {
+    // SAFETY: integers.
+    let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    match Errno::result(lease(libc::F_RDLCK)) {
+        Err(Errno::EAGAIN) => true,
+        Err(_) => false,
+        Ok(_) => {
+            lease(libc::F_UNLCK);
+            false
+        }
+    }
 }
 
 /// Credentials after `execve` (capabilities(7), "Transformation of capabilities during execve").

@@ -1,6 +1,6 @@
 //! Calls that make descriptors from paths: `open` and its kin.
 
-use duet_vfs::types::{Errno, Result};
+use duet_vfs::types::{Errno, FileType, Result};
 use duet_vfs::walk::{Location, Lookup, OpenHow, Opened};
 
 use crate::abi;
@@ -105,9 +105,31 @@ fn how(flags: i32, mode: u32) -> OpenHow {
 fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
     let base = t.base(dirfd, path)?;
     let cloexec = how.flags & libc::O_CLOEXEC != 0;
+    if writes(how.flags) {
+        refuse_busy_text(t, &base, path, &how)?;
+    }
     match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
         Opened::File(fd) => Ok(Reply::Descriptor { fd, cloexec }),
         Opened::Blocking(location, flags) => open_blocking(t, location, flags, cloexec),
+    }
+}
+
+fn writes(flags: i32) -> bool {
+    let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+    writes && flags & libc::O_PATH == 0 && flags & libc::O_TMPFILE != libc::O_TMPFILE
+}
+
+/// `ETXTBSY`, if the path leads to a program that runs. Whatever else is wrong with the path is for the
+/// open itself to find.
+fn refuse_busy_text(t: &Task, base: &Location, path: &[u8], how: &OpenHow) -> Result<()> {
+    let mut lookup = how.lookup;
+    lookup.set(Lookup::FOLLOW, how.flags & libc::O_NOFOLLOW == 0);
+    match t.kernel.vfs.resolve(&t.cx(), base, path, lookup) {
+        Ok(l) if l.kind() == FileType::Regular && t.kernel.processes.is_running(&l) => {
+            t.kernel.vfs.access(&t.cx(), &l, libc::W_OK as u32)?;
+            Err(Errno::ETXTBSY)
+        }
+        _ => Ok(()),
     }
 }
 

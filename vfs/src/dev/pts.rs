@@ -158,6 +158,31 @@ impl PtsFs {
     }
 }
 
+impl PtsFs {
+    /// Shows a terminal that the sandbox did not make, but was given: `descriptor` is an `O_PATH` one
+    /// of its slave. Returns its number; ENOTTY if it is no Unix98 terminal.
+    pub fn adopt(&self, descriptor: OwnedFd) -> Result<u32> {
+        let stat = fstat(&descriptor)?;
+        let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
+        if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || !(136..144).contains(&major) {
+            return Err(Errno::ENOTTY);
+        }
+        let number = (major - 136) * 256 + (minor & 0xff) + (minor & !0xff);
+        let terminal = Arc::new(Terminal {
+            dev: self.root.shared.dev,
+            number,
+            slave: descriptor,
+            owner: RwLock::new(Owner {
+                mode: 0o620,
+                uid: 0,
+                gid: TTY_GROUP,
+            }),
+        });
+        self.root.shared.terminals.lock().insert(number, terminal);
+        Ok(number)
+    }
+}
+
 impl FileSystem for PtsFs {
     fn type_name(&self) -> &'static str {
         "devpts"

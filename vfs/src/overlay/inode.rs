@@ -304,6 +304,9 @@ impl Inode for OverlayInode {
         };
         attr.ino = self.number(&attr)?;
         attr.dev = self.layers.dev;
+        if self.kind == FileType::CharDevice && attr.rdev == marks::NO_WHITEOUT {
+            attr.rdev = 0;
+        }
         if self.kind == FileType::Directory {
             // Nobody counts the subdirectories of merged directories; 1 says so (as overlayfs does).
             if self.lower.len() + usize::from(upper.is_some()) > 1 {
@@ -377,10 +380,8 @@ impl Inode for OverlayInode {
         rdev: u64,
         new: NewNode,
     ) -> Result<Arc<dyn Inode>> {
-        // It would be a whiteout.
-        if kind == FileType::CharDevice && rdev == 0 {
-            return Err(Errno::EPERM);
-        }
+        let whiteout = kind == FileType::CharDevice && rdev == 0;
+        let rdev = if whiteout { marks::NO_WHITEOUT } else { rdev };
         self.make(name, |dir, name| dir.mknod(name, kind, rdev, new))
     }
 

@@ -5,6 +5,10 @@ use std::borrow::Cow;
 use crate::inode::Inode;
 use crate::types::*;
 
+/// Number of the device node that stands for one of number 0:0 made by the guest, which would be a
+/// whiteout. The kernel's overlayfs has no such node (EPERM).
+pub(super) const NO_WHITEOUT: u64 = libc::makedev(0, 0xf_ffff);
+
 const OPAQUE: &[u8] = b"user.overlay.opaque";
 const REDIRECT: &[u8] = b"user.overlay.redirect";
 const WHITEOUT: &[u8] = b"user.overlay.whiteout";
