@@ -305,28 +305,6 @@ impl ProcessTable {
         self.all().iter().any(|p| runs(p) && p.is_alive())
     }
 
-    /// The state of a process that descends from nobody known.
-    pub fn initial_state(&self) -> Arc<State> {
-        self.initial.clone()
-    }
-
-    /// Whether a living process runs this file.
-    pub fn is_running(&self, file: &Location) -> bool {
-        // Most files that are written to are no programs; that is known without a look around.
-        if file
-            .inode()
-            .owner()
-            .is_ok_and(|(mode, ..)| mode & 0o111 == 0)
-        {
-            return false;
-        }
-        self.all().iter().any(|p| {
-            let state = p.state();
-            let runs = state.program.as_ref();
-            runs.is_some_and(|r| Arc::ptr_eq(r.location.inode(), file.inode())) && p.is_alive()
-        })
-    }
-
     /// Every known process.
     pub fn all(&self) -> Vec<Arc<Process>> {
         let inner = self.inner.lock();

@@ -232,10 +232,8 @@ fn window_size() {
         ws_ypixel: 0,
     };
     // SAFETY: TIOCSWINSZ reads one `Winsize`, which lives through the call.
-    assert_eq!(
-        unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) },
-        0
-    );
+    let result = unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    assert_eq!(result, 0);
     std::thread::sleep(Duration::from_millis(200));
     s.run("stty size", "40 100\r\n");
     s.send("exit\n");
