@@ -1,35 +1,52 @@
 //! The threads that serve calls.
 //!
-//! One thread at a time, the *leader*, waits at the engine: of several that wait, the kernel wakes
-//! every one for each call, which triples its cost. The leader serves what it receives itself. If a
-//! call keeps it longer than a tick (a large copy-up, a slow disk), a watcher lets the next thread
-//! lead, and the deposed one becomes a follower when it is done. So no call waits long behind another,
-//! and a fast one costs no hand-over. The watcher sleeps while no calls come.
+//! Threads that wait at the engine are *leaders*, others *followers*. As a rule one leads: of several
+//! that wait, the kernel wakes every one for each call, which doubles and triples its cost. A leader
+//! serves what it receives itself, without a hand-over. Two things call for another:
+//!
+//! - A call keeps the leader for longer than a tick (a large copy-up, a slow disk). A watcher deposes
+//!   it, and it becomes a follower when it is done. So no call waits long behind another. The watcher
+//!   sleeps while no calls come.
+//! - Calls come faster than one leader serves them: it then receives the next without having to wait.
+//!   More lead, as many as there are processors, until that is over. This is for speed, and for
+//!   signals: until a call is received, a signal may end it with EINTR (seccomp_unotify(2)).
 
+use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use duet_intercept::Tid;
 use duet_syscalls::dispatch;
 use duet_syscalls::kernel::Kernel;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 
-/// How long a call may keep the leader, at least; at most twice that.
+/// How long a call may keep a leader, at least; at most twice that.
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a call after which the watcher goes to sleep.
 const IDLE_TICKS: u32 = 20;
 /// Threads that serve calls, at most. More slow calls than that at once wait for one another.
 const MAX_WORKERS: usize = 64;
+/// Leaders at most.
+const MAX_LEADERS: usize = 8;
+/// A call that is received sooner than this was there already.
+const NO_WAIT: Duration = Duration::from_nanos(1500);
+/// How long more than one leads after calls had to wait.
+const CROWDED: Duration = Duration::from_millis(20);
 
 struct Crew {
     kernel: Arc<Kernel>,
-    /// Which leader leads: a worker leads as long as this is the number it was given.
-    leader: AtomicU64,
-    /// The number of the call that the leader serves, 0 while it waits.
-    serving: AtomicU64,
+    start: Instant,
+    max_leaders: usize,
+    /// Leaders, vacancies included.
+    leaders: AtomicUsize,
+    /// Until when more than one is to lead, in microseconds from `start`.
+    crowded_until: AtomicU64,
+    /// Counts calls, for the watcher to notice that none come.
+    calls: AtomicU64,
     /// Whether the watcher sleeps.
     asleep: AtomicBool,
     watcher: Mutex<()>,
@@ -42,31 +59,37 @@ struct Crew {
 
 #[derive(Default)]
 struct Followers {
-    /// Threads in all.
-    workers: usize,
+    workers: Vec<Arc<Worker>>,
     /// Of them, those that wait to lead.
     idle: usize,
-    /// Set when one of the idle is to lead.
-    vacant: bool,
+    /// How many of the idle are to lead.
+    vacant: usize,
+}
+
+#[derive(Default)]
+struct Worker {
+    /// The number of the call that it serves as a leader; 0 while it waits, or leads no more.
+    serving: AtomicU64,
 }
 
 /// Starts serving.
 pub fn start(kernel: Arc<Kernel>) -> Result<()> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let crew = Arc::new(Crew {
         kernel,
-        leader: AtomicU64::new(0),
-        serving: AtomicU64::new(0),
+        start: Instant::now(),
+        max_leaders: processors.min(MAX_LEADERS),
+        leaders: AtomicUsize::new(0),
+        crowded_until: AtomicU64::new(0),
+        calls: AtomicU64::new(0),
         asleep: AtomicBool::new(false),
         watcher: Mutex::new(()),
         wake_watcher: Condvar::new(),
-        followers: Mutex::new(Followers {
-            vacant: true,
-            ..Followers::default()
-        }),
+        followers: Mutex::default(),
         promote: Condvar::new(),
         over: AtomicBool::new(false),
     });
-    crew.add_worker()?;
+    crew.add_leader()?;
     spawn("duet-watcher", move || crew.watch())
 }
 
@@ -79,35 +102,46 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 impl Crew {
-    fn add_worker(self: &Arc<Crew>) -> Result<()> {
-        self.followers.lock().workers += 1;
-        let crew = self.clone();
-        let spawned = spawn("duet-worker", move || {
-            while !crew.over.load(Ordering::Relaxed) {
-                let number = crew.wait_to_lead();
-                crew.lead(number);
-            }
-        });
-        if spawned.is_err() {
-            self.followers.lock().workers -= 1;
+    /// Lets one more thread lead.
+    fn add_leader(self: &Arc<Crew>) -> Result<()> {
+        let mut f = self.followers.lock();
+        let nobody = f.idle <= f.vacant;
+        if nobody && f.workers.len() >= MAX_WORKERS {
+            return Ok(());
         }
-        spawned
+        self.leaders.fetch_add(1, Ordering::AcqRel);
+        f.vacant += 1;
+        if !nobody {
+            drop(f);
+            self.promote.notify_one();
+            return Ok(());
+        }
+        let worker = Arc::new(Worker::default());
+        f.workers.push(worker.clone());
+        drop(f);
+        let crew = self.clone();
+        spawn("duet-worker", move || {
+            while crew.wait_to_lead() {
+                crew.lead(&worker);
+            }
+        })
     }
 
-    fn wait_to_lead(&self) -> u64 {
+    /// False when no guest is left.
+    fn wait_to_lead(&self) -> bool {
         let mut f = self.followers.lock();
         f.idle += 1;
-        while !f.vacant {
+        while f.vacant == 0 && !self.over.load(Ordering::Relaxed) {
             self.promote.wait(&mut f);
         }
-        f.vacant = false;
+        f.vacant = f.vacant.saturating_sub(1);
         f.idle -= 1;
-        self.leader.fetch_add(1, Ordering::AcqRel) + 1
+        !self.over.load(Ordering::Relaxed)
     }
 
-    fn lead(&self, number: u64) {
-        let mut calls = number << 32;
-        while self.leader.load(Ordering::Acquire) == number {
+    fn lead(self: &Arc<Crew>, worker: &Worker) {
+        let (mut before, mut last) = (Instant::now(), Tid(0));
+        loop {
             let call = match self.kernel.engine.next() {
                 Ok(Some(call)) => call,
                 Ok(None) => return self.end(),
@@ -116,74 +150,108 @@ impl Crew {
                     return self.end();
                 }
             };
-            calls += 1;
-            self.serving.store(calls, Ordering::Release);
-            if self.asleep.load(Ordering::Acquire) {
+            let number = self.calls.fetch_add(1, Ordering::AcqRel) + 1;
+            worker.serving.store(number, Ordering::Release);
+            if self.asleep.load(Ordering::SeqCst) {
                 let _held = self.watcher.lock();
                 self.wake_watcher.notify_one();
             }
-            dispatch::handle(&self.kernel, call);
-            if self.leader.load(Ordering::Acquire) == number {
-                self.serving.store(0, Ordering::Release);
+            // The caller that was just answered may well be back already: that is no crowd.
+            if call.tid != last && before.elapsed() < NO_WAIT {
+                self.crowded();
             }
+            last = call.tid;
+            dispatch::handle(&self.kernel, call);
+            if worker.serving.swap(0, Ordering::AcqRel) != number || self.retires() {
+                return;
+            }
+            before = Instant::now();
         }
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
+    fn crowded(self: &Arc<Crew>) {
+        let until = self.now() + CROWDED.as_micros() as u64;
+        self.crowded_until.store(until, Ordering::Relaxed);
+        if self.leaders.load(Ordering::Acquire) < self.max_leaders
+            && let Err(e) = self.add_leader()
+        {
+            log::warn!("{e}; calls may wait for one another");
+        }
+    }
+
+    /// Whether the calling leader is one too many, and has stepped down.
+    fn retires(&self) -> bool {
+        if self.leaders.load(Ordering::Acquire) <= 1
+            || self.now() < self.crowded_until.load(Ordering::Relaxed)
+        {
+            return false;
+        }
+        let down = |n: usize| (n > 1).then(|| n - 1);
+        let changed = self
+            .leaders
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, down);
+        changed.is_ok()
     }
 
     /// No guest is left: all stop.
     fn end(&self) {
+        let _held = self.followers.lock();
         self.over.store(true, Ordering::Relaxed);
-        self.followers.lock().vacant = true;
         self.promote.notify_all();
     }
 
     fn watch(self: &Arc<Crew>) {
+        let mut seen: Vec<u64> = Vec::new();
         let (mut last, mut idle) = (0, 0);
         while !self.over.load(Ordering::Relaxed) {
             thread::sleep(TICK);
-            let now = self.serving.load(Ordering::Acquire);
-            if now != 0 && now == last {
-                self.depose(now);
+            let workers = self.followers.lock().workers.clone();
+            seen.resize(workers.len(), 0);
+            for (worker, seen) in workers.iter().zip(&mut seen) {
+                let serving = worker.serving.load(Ordering::Acquire);
+                if serving != 0 && serving == *seen {
+                    self.depose(worker, serving);
+                }
+                *seen = serving;
             }
-            idle = if now == last { idle + 1 } else { 0 };
-            last = now;
-            if idle > IDLE_TICKS && now == 0 {
-                self.sleep();
+            let calls = self.calls.load(Ordering::Acquire);
+            let busy = seen.iter().any(|&s| s != 0);
+            idle = if calls == last && !busy { idle + 1 } else { 0 };
+            last = calls;
+            if idle > IDLE_TICKS {
+                self.sleep(calls);
                 idle = 0;
             }
         }
     }
 
-    /// Lets another thread lead while the leader serves call `serving`.
-    fn depose(self: &Arc<Crew>, serving: u64) {
-        let mut f = self.followers.lock();
-        if f.vacant {
-            return;
-        }
-        let nobody = f.idle == 0;
-        if nobody && f.workers >= MAX_WORKERS {
-            return;
-        }
-        if self
-            .serving
-            .compare_exchange(serving, 0, Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
-            return;
-        }
-        // From here on the old leader leads no more, whatever it finds in `serving`.
-        self.leader.fetch_add(1, Ordering::AcqRel);
-        f.vacant = true;
+    /// Lets another thread lead while `worker` serves call `serving`.
+    fn depose(self: &Arc<Crew>, worker: &Worker, serving: u64) {
+        let f = self.followers.lock();
+        let replaceable = f.idle > f.vacant || f.workers.len() < MAX_WORKERS;
         drop(f);
-        self.promote.notify_one();
-        if nobody && let Err(e) = self.add_worker() {
-            log::warn!("{e}; calls may wait for slow ones");
+        let deposed = replaceable && {
+            let (ok, not) = (Ordering::AcqRel, Ordering::Acquire);
+            worker.serving.compare_exchange(serving, 0, ok, not).is_ok()
+        };
+        if !deposed {
+            return;
+        }
+        if self.leaders.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Err(e) = self.add_leader()
+        {
+            log::error!("{e}; nobody serves calls until a slow one ends");
         }
     }
 
-    fn sleep(&self) {
+    fn sleep(&self, calls: u64) {
         let mut held = self.watcher.lock();
         self.asleep.store(true, Ordering::SeqCst);
-        if self.serving.load(Ordering::SeqCst) == 0 {
+        if self.calls.load(Ordering::SeqCst) == calls {
             self.wake_watcher.wait(&mut held);
         }
         self.asleep.store(false, Ordering::SeqCst);
