@@ -29,7 +29,6 @@ if command -v proot >/dev/null; then
     proot -0 -r "$work/tree" -b /proc -b /dev /abibench "$@" /data >"$work/4-proot" || true
 fi
 if command -v runsc >/dev/null; then
-    echo "running runsc (systrap) ..." >&2
     mkdir -p "$work/bundle" "$work/state"
     args=$(for a in /abibench "$@" /data; do printf '"%s",' "$a"; done)
     cat >"$work/bundle/config.json" <<END
@@ -37,8 +36,13 @@ if command -v runsc >/dev/null; then
  "root": {"path": "$work/tree"}, "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
  "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}}
 END
-    runsc --root "$work/state" --platform=systrap --network=none --ignore-cgroups run --bundle "$work/bundle" duet-bench >"$work/5-runsc" 2>"$work/runsc-error" ||
-        { echo "runsc: $(tail -n 1 "$work/runsc-error")" >&2; rm -f "$work/5-runsc"; }
+    for platform in systrap ptrace; do # an old runsc has no systrap
+        echo "running runsc ($platform) ..." >&2
+        runsc --root "$work/state" --platform=$platform --network=none --ignore-cgroups run \
+            --bundle "$work/bundle" "duet-bench-$platform" >"$work/5-runsc-$platform" 2>"$work/error" && break
+        echo "runsc: $(tail -n 1 "$work/error")" >&2
+        rm -f "$work/5-runsc-$platform"
+    done
 fi
 
 for file in "$work"/[1-9]-*; do

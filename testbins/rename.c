@@ -43,8 +43,6 @@ int main(void)
     TRY(rename("full/..", "c"));
     TRY(rename("a", "."));
     TRY(rename("a", "full/.."));
-    TRY(rename("/", "c"));
-    TRY(rename("a", "/"));
     TRY(rename("", "c"));
     TRY(rename("a", ""));
     TRY(rename("full/", "dir"));
