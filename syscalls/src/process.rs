@@ -193,6 +193,7 @@ pub struct ProcessTable {
 /// What `/proc/PID/stat` tells of a process.
 struct Ancestry {
     ppid: i32,
+    terminal: u64,
     start_stack: u64,
 }
 
@@ -213,16 +214,21 @@ fn parse_stat(text: &[u8]) -> Result<Ancestry> {
     let close = text.iter().rposition(|&b| b == b')').ok_or(Errno::ESRCH)?;
     let rest = String::from_utf8_lossy(text.get(close + 1..).unwrap_or_default());
     let mut fields = rest.split_ascii_whitespace();
-    let ppid = fields
-        .nth(1)
-        .and_then(|f| f.parse().ok())
-        .ok_or(Errno::ESRCH)?;
-    // Field 28, counted from 1; `nth` goes on behind field 4.
-    let start_stack = fields
-        .nth(23)
-        .and_then(|f| f.parse().ok())
-        .ok_or(Errno::ESRCH)?;
-    Ok(Ancestry { ppid, start_stack })
+    // Fields 4, 7 and 28, counted from 1; the first here is field 3.
+    let mut field = |skip| fields.nth(skip).ok_or(Errno::ESRCH);
+    let ppid = field(1)?.parse().map_err(|_| Errno::ESRCH)?;
+    let terminal = field(2)?.parse().map_err(|_| Errno::ESRCH)?;
+    let start_stack = field(20)?.parse().map_err(|_| Errno::ESRCH)?;
+    Ok(Ancestry {
+        ppid,
+        terminal,
+        start_stack,
+    })
+}
+
+/// Device number of a thread's controlling terminal, as the host has it; `None` without one.
+pub fn controlling_terminal(tid: Tid) -> Option<u64> {
+    ancestry(tid.0).ok().map(|a| a.terminal).filter(|&t| t != 0)
 }
 
 fn thread_group(tid: i32) -> Result<i32> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use duet_intercept::{Call, mem};
 use duet_vfs::inode::{BackingId, Caller};
-use duet_vfs::types::{Errno, Result};
-use duet_vfs::walk::{Context, Location};
+use duet_vfs::types::{Creds, Errno, Result};
+use duet_vfs::walk::{Context, Location, Lookup};
 use nix::sys::stat::{FileStat, fstat};
 
 use crate::kernel::Kernel;
-use crate::process::{Process, State};
+use crate::process::{self, Process, State};
 
 /// Longest path with its NUL.
 const PATH_MAX: usize = 4096;
@@ -147,12 +147,40 @@ impl Task {
             dev: stat.st_dev,
             ino: stat.st_ino,
         };
-        let location = self.kernel.vfs.locate(id);
+        let vfs = &self.kernel.vfs;
+        let location = vfs.locate(id).or_else(|| self.locate_terminal(id, &stat));
         Ok(Descriptor {
             fd: copy,
             stat,
             location,
         })
+    }
+
+    /// The node of a terminal that the guest opened by its master (`TIOCGPTPEER`), unseen.
+    fn locate_terminal(&self, id: BackingId, stat: &FileStat) -> Option<Location> {
+        let major = libc::major(stat.st_rdev);
+        if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || !(136..144).contains(&major) {
+            return None;
+        }
+        let number = (major - 136) * 256 + libc::minor(stat.st_rdev);
+        let vfs = &self.kernel.vfs;
+        let (root, creds) = (vfs.root(), Creds::root());
+        let cx = Context {
+            root: &root,
+            cwd: &root,
+            creds: &creds,
+            ..self.cx()
+        };
+        let path = format!("/dev/pts/{number}");
+        let node = vfs
+            .resolve(&cx, &root, path.as_bytes(), Lookup::FOLLOW)
+            .ok()?;
+        let host = fstat(node.inode().host_path().ok()?).ok()?;
+        if (host.st_dev, host.st_ino) != (id.dev, id.ino) {
+            return None;
+        }
+        vfs.adopt(id, &node);
+        Some(node)
     }
 
     /// The node of the caller's descriptor `fd`; `EBADF` if it is none of the tree's.
@@ -169,6 +197,10 @@ impl Task {
 impl Caller for Task {
     fn pid(&self) -> i32 {
         self.process.guest_pid()
+    }
+
+    fn terminal(&self) -> Option<u64> {
+        process::controlling_terminal(self.call.tid)
     }
 
     fn tid(&self) -> i32 {

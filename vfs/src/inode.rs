@@ -65,6 +65,10 @@ pub trait Caller {
     fn owner(&self) -> (u32, u32) {
         (0, 0)
     }
+    /// Host device number of its controlling terminal; `None` without one.
+    fn terminal(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A caller that is no process: used by set-up and tests.

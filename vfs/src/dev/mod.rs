@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 
-use crate::inode::FileSystem;
+use crate::inode::{Caller, FileSystem};
 use crate::tmp::{TmpFs, TmpOptions};
 use crate::types::*;
 
@@ -23,21 +23,48 @@ const DEVICES: [(u32, u32, &str); 7] = [
     (1, 7, "/dev/full"),
     (1, 8, "/dev/random"),
     (1, 9, "/dev/urandom"),
-    (5, 0, "/dev/tty"),
+    TTY,
     (5, 2, "/dev/ptmx"),
 ];
 
+/// The caller's controlling terminal.
+const TTY: (u32, u32, &str) = (5, 0, "/dev/tty");
+
 /// Opens a device by its number, wherever its node lies. `flags` are open(2)'s. ENXIO for every
-/// device that is not known to be harmless. `/dev/tty` is the terminal that controls Duet itself.
-pub fn open_device(kind: FileType, rdev: u64, flags: i32) -> Result<OwnedFd> {
+/// device that is not known to be harmless, and for `/dev/tty` if the caller has no controlling
+/// terminal.
+pub fn open_device(kind: FileType, rdev: u64, flags: i32, caller: &dyn Caller) -> Result<OwnedFd> {
     let number = (libc::major(rdev), libc::minor(rdev));
     let known = DEVICES.iter().find(|d| (d.0, d.1) == number);
-    let (FileType::CharDevice, Some((_, _, path))) = (kind, known) else {
-        return Err(Errno::ENXIO);
-    };
+    match known {
+        Some(&TTY) if kind == FileType::CharDevice => open_terminal(flags, caller),
+        Some((_, _, path)) if kind == FileType::CharDevice => open_node(path, rdev, flags),
+        _ => Err(Errno::ENXIO),
+    }
+}
+
+/// Opens the caller's controlling terminal: Duet's own, or one that the sandbox made.
+fn open_terminal(flags: i32, caller: &dyn Caller) -> Result<OwnedFd> {
+    let terminal = caller.terminal().ok_or(Errno::ENXIO)?;
+    let (major, minor) = (libc::major(terminal), libc::minor(terminal));
+    // Unix98 terminals have the majors 136 to 143.
+    if !(136..144).contains(&major) {
+        return open_node(TTY.2, libc::makedev(TTY.0, TTY.1), flags);
+    }
+    let number = (major - 136) * 256 + minor;
+    let fd = open_node(&format!("/dev/pts/{number}"), terminal, flags)?;
+    // If it was closed meanwhile, that number may be somebody else's by now.
+    if caller.terminal() == Some(terminal) {
+        Ok(fd)
+    } else {
+        Err(Errno::ENXIO)
+    }
+}
+
+fn open_node(path: &str, rdev: u64, flags: i32) -> Result<OwnedFd> {
     let flags = OFlag::from_bits_retain(flags & !(libc::O_CREAT | libc::O_TRUNC));
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let fd = nix::fcntl::open(*path, flags, Mode::empty())?;
+    let fd = nix::fcntl::open(path, flags, Mode::empty())?;
     // The host's /dev may hold anything under that name.
     let stat = fstat(&fd)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != rdev {

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::dentry::anonymous_dev;
 use crate::host_call;
-use crate::inode::{Caller, DentryPolicy, FileSystem, Inode, OpenedFile, StatFs};
+use crate::inode::{Caller, DentryPolicy, FileSystem, Inode, NoCaller, OpenedFile, StatFs};
 use crate::types::*;
 
 /// Most terminals of one sandbox.
@@ -89,7 +89,7 @@ impl Shared {
             return Err(Errno::ENOSPC);
         }
         let rdev = libc::makedev(5, 2);
-        let master = super::open_device(FileType::CharDevice, rdev, flags)?;
+        let master = super::open_device(FileType::CharDevice, rdev, flags, &NoCaller)?;
         let mut number: libc::c_uint = 0;
         // SAFETY: TIOCGPTN writes one unsigned int, through a valid pointer to one.
         unsafe { ioctl::tiocgptn(master.as_raw_fd(), &mut number) }?;
@@ -346,6 +346,10 @@ impl Inode for Terminal {
             gid: owner.gid,
             ..host_call::attr(&fstat(&self.slave)?)
         })
+    }
+
+    fn host_path(&self) -> Result<OwnedFd> {
+        self.slave.try_clone().map_err(|_| Errno::EMFILE)
     }
 
     fn owner(&self) -> Result<(u32, u32, u32)> {

@@ -31,9 +31,9 @@ fn harmless_devices_open_and_others_do_not() {
     let attr = f.at("dev/urandom").attr().unwrap();
     assert_eq!(attr.rdev, libc::makedev(1, 9));
     assert_eq!(attr.mode, libc::S_IFCHR | 0o666);
-    let kmsg = open_device(FileType::CharDevice, libc::makedev(1, 11), 0);
+    let kmsg = open_device(FileType::CharDevice, libc::makedev(1, 11), 0, &NoCaller);
     assert_eq!(kmsg.err(), Some(Errno::ENXIO));
-    let block = open_device(FileType::BlockDevice, libc::makedev(1, 3), 0);
+    let block = open_device(FileType::BlockDevice, libc::makedev(1, 3), 0, &NoCaller);
     assert_eq!(block.err(), Some(Errno::ENXIO));
 }
 

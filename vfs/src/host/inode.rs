@@ -499,7 +499,7 @@ impl Inode for HostInode {
         Ok(readlinkat(self.fd(), c"")?.into_vec())
     }
 
-    fn open(&self, flags: i32, _caller: &dyn Caller) -> Result<OpenedFile> {
+    fn open(&self, flags: i32, caller: &dyn Caller) -> Result<OpenedFile> {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         match self.kind {
             FileType::Regular if writes => self.tree.check_writable()?,
@@ -514,7 +514,7 @@ impl Inode for HostInode {
             }
             FileType::CharDevice | FileType::BlockDevice => {
                 let rdev = self.attr()?.rdev;
-                let fd = crate::dev::open_device(self.kind, rdev, flags)?;
+                let fd = crate::dev::open_device(self.kind, rdev, flags, caller)?;
                 return Ok(OpenedFile { fd, backing: None });
             }
         }

@@ -53,6 +53,10 @@ impl Caller for Owner<'_> {
     fn owner(&self) -> (u32, u32) {
         (self.creds.fsuid, self.creds.fsgid)
     }
+
+    fn terminal(&self) -> Option<u64> {
+        self.caller.terminal()
+    }
 }
 
 fn is_tmpfile(flags: i32) -> bool {

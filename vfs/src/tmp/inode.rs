@@ -492,11 +492,11 @@ impl Inode for TmpInode {
         }
     }
 
-    fn open(&self, flags: i32, _caller: &dyn Caller) -> Result<OpenedFile> {
+    fn open(&self, flags: i32, caller: &dyn Caller) -> Result<OpenedFile> {
         let files = &self.fs.files;
         let fd = match &self.data {
             Data::Regular(content) => return content.open(files, flags, self.times()),
-            Data::Device(rdev) => crate::dev::open_device(self.kind, *rdev, flags)?,
+            Data::Device(rdev) => crate::dev::open_device(self.kind, *rdev, flags, caller)?,
             Data::Node(serial) if self.kind == FileType::Fifo => serial.open(files, flags)?,
             Data::Node(_) => return Err(Errno::ENXIO),
             Data::Directory(_) => return Err(Errno::EISDIR),
