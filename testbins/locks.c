@@ -46,7 +46,7 @@ int main(void)
     }
     MUST(read(done[0], &c, 1));
     msleep(50);
-    TRY(set(a, F_SETLK, F_UNLCK, 0, 0));
+    MUST(set(a, F_SETLK, F_UNLCK, 0, 0));
     printf("%s\n", wait_for(pid));
     /* closing any descriptor of the file drops the process's locks */
     TRY(set(a, F_SETLK, F_WRLCK, 0, 0));

@@ -215,7 +215,7 @@ fn control_z_fg_bg() {
     s.run("kill %1; wait %1; echo gone", "gone\r\n");
     s.run("cat & sleep 0.3; jobs", "Stopped");
     s.run("kill -9 %1; wait; echo end", "end\r\n");
-    s.send("exit 0\n");
+    s.send("exit 0\nexit 0\n");
     s.end(0);
 }
 
