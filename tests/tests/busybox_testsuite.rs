@@ -60,7 +60,7 @@ fn passes_what_native_passes() {
         }
     }
     fs::write(dir.path().join(".config"), config).unwrap();
-    let script = "cd testsuite; export ECHO=/bin/echo LC_ALL=C TZ=UTC; ./runtest 2>&1 < /dev/null";
+    let script = "cd testsuite; export ECHO=/bin/echo LC_ALL=C TZ=UTC SHELL=/bin/sh; ./runtest 2>&1 < /dev/null";
 
     let mut native = Command::new("/bin/sh");
     native.args(["-c", script]).current_dir(dir.path());
