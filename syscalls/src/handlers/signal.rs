@@ -3,6 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use duet_vfs::Location;
 use duet_vfs::inode::Caller;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
 
@@ -88,24 +89,22 @@ fn kill_many(t: &Task, pid: i32, sig: i32, all: &[Arc<Process>]) -> Result<Reply
         .iter()
         .filter(|p| may_signal(&t.state.creds, &p.state().creds))
     {
-        // SAFETY: integers and a null pointer.
-        let n = unsafe {
-            let info = std::ptr::null::<libc::siginfo_t>();
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                p.pidfd().as_raw_fd(),
-                sig,
-                info,
-                0,
-            )
-        };
-        match Errno::result(n) {
-            Ok(_) => sent = Ok(Reply::DONE),
+        match send(p, sig) {
+            Ok(()) => sent = Ok(Reply::DONE),
             Err(Errno::EINVAL) => return Err(Errno::EINVAL),
             Err(e) => log::debug!("signal {sig} to {}: {e}", p.host_pid()),
         }
     }
     sent
+}
+
+/// Sends a signal from the supervisor.
+fn send(process: &Process, sig: i32) -> Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    let pidfd = process.pidfd().as_raw_fd();
+    // SAFETY: integers and a null pointer.
+    let n = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, sig, info, 0) };
+    Errno::result(n).map(drop)
 }
 
 /// `tkill(tid, sig)`, `rt_sigqueueinfo(tgid, sig, info)`.
@@ -122,11 +121,14 @@ pub(super) fn to_thread(t: &Task) -> Result<Reply> {
 
 /// `pidfd_send_signal(pidfd, sig, info, flags)`.
 pub(super) fn to_pidfd(t: &Task) -> Result<Reply> {
+    let d = t.descriptor(t.int(0))?;
+    if let Some(location) = &d.location {
+        return to_proc_directory(t, location);
+    }
     if t.state.creds.has(Caps::KILL) {
         return Ok(Reply::Run);
     }
-    let fd = t.process.descriptor(t.int(0))?;
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", d.fd.as_raw_fd()));
     let info = info.map_err(|_| Errno::EBADF)?;
     let line = info
         .lines()
@@ -136,4 +138,27 @@ pub(super) fn to_pidfd(t: &Task) -> Result<Reply> {
     let pid = last.and_then(|p| p.parse().ok()).ok_or(Errno::ESRCH)?;
     check(t, pid, t.int(1))?;
     Ok(Reply::Run)
+}
+
+/// A descriptor of `/proc/PID` serves as a pidfd. The guest's is a stand-in, which the kernel would not
+/// take for one, so the signal is sent from here.
+fn to_proc_directory(t: &Task, location: &Location) -> Result<Reply> {
+    let of_proc = location.mount.sb().fs().type_name() == "proc";
+    let top = location
+        .dentry
+        .parent()
+        .is_some_and(|p| p.parent().is_none());
+    let name = location.dentry.name();
+    let pid = std::str::from_utf8(&name).ok().and_then(|n| n.parse().ok());
+    let (true, true, Some(pid)) = (of_proc, top, pid) else {
+        return Err(Errno::EBADF);
+    };
+    let (sig, info, flags) = (t.int(1), t.arg(2), t.uint(3));
+    if info != 0 || flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    check(t, pid, sig)?;
+    let target = t.kernel.processes.by_guest_pid(pid).ok_or(Errno::ESRCH)?;
+    send(&target, sig)?;
+    Ok(Reply::DONE)
 }
