@@ -197,6 +197,11 @@ impl Vfs {
         self.files.get(id).or_else(|| self.stand_ins.get(id))
     }
 
+    /// Whether this is what a guest holds in place of an `O_PATH` descriptor.
+    pub fn is_path_only(&self, id: BackingId) -> bool {
+        self.stand_ins.is_path_only(id)
+    }
+
     /// Notes that a descriptor which the guest was given from outside leads to `location`.
     pub fn adopt(&self, id: BackingId, location: &Location) {
         self.files.insert(id, location);

@@ -1,9 +1,11 @@
 //! Which node a descriptor of the guest is.
 //!
-//! A regular file's descriptor is one of the host file that holds its contents; directories and
-//! `O_PATH` opens are represented by *stand-ins*, empty directories private to Duet, one per place in
-//! the tree. Both are known by the host inode's identity, which survives dup, fork, exec and passing
-//! over sockets.
+//! A regular file's descriptor is one of the host file that holds its contents. What the guest must not
+//! hold itself is represented by *stand-ins* private to Duet, one per place in the tree: an empty
+//! directory for a directory, an empty file for an `O_PATH` open. (The kernel passes no descriptor that
+//! was opened with `O_PATH` to a guest; the file is open neither for reading nor for writing, so that
+//! both are EBADF, as they ought to be.) All are known by the host inode's identity, which survives
+//! dup, fork, exec and passing over sockets.
 //!
 //! Neither table may name the wrong node when the host reuses an inode number. A file's entry is
 //! replaced whenever the VFS opens a file with that identity, and a guest gets such descriptors in no
@@ -148,16 +150,19 @@ impl FileTable {
 struct StandIn {
     location: Location,
     serial: u64,
+    path_only: bool,
     used: AtomicBool,
 }
 
-/// The place a stand-in is for, by addresses that its entry keeps alive.
-type Place = (usize, usize);
+/// What a stand-in is for: a place, by addresses that its entry keeps alive, and whether it was opened
+/// with `O_PATH`.
+type Place = (usize, usize, bool);
 
-fn place(location: &Location) -> Place {
+fn place(location: &Location, path_only: bool) -> Place {
     (
         Arc::as_ptr(&location.mount) as usize,
         Arc::as_ptr(&location.dentry) as usize,
+        path_only,
     )
 }
 
@@ -194,6 +199,15 @@ impl StandInTable {
         Some(entry.location.clone())
     }
 
+    /// Whether this is the stand-in for an `O_PATH` open.
+    pub(crate) fn is_path_only(&self, id: BackingId) -> bool {
+        self.inner
+            .read()
+            .by_id
+            .get(&id)
+            .is_some_and(|e| e.path_only)
+    }
+
     /// A new descriptor of the stand-in for `location`. `flags` say `O_PATH` or not.
     pub(crate) fn open(
         &self,
@@ -201,28 +215,40 @@ impl StandInTable {
         location: &Location,
         flags: i32,
     ) -> Result<OwnedFd> {
-        let keep = flags & (libc::O_PATH | libc::O_NONBLOCK);
-        let flags = OFlag::from_bits_retain(keep) | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let open =
-            |serial: u64| nix::fcntl::openat(dirs, name(serial).as_str(), flags, Mode::empty());
-        let place = place(location);
+        let path_only = flags & libc::O_PATH != 0;
+        let flags = if path_only {
+            // Neither reading nor writing, see open(2).
+            OFlag::O_ACCMODE
+        } else {
+            OFlag::from_bits_retain(flags & libc::O_NONBLOCK) | OFlag::O_DIRECTORY
+        };
+        let open = |serial: u64, more: OFlag| {
+            let flags = flags | OFlag::O_CLOEXEC | more;
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            nix::fcntl::openat(dirs, name(serial).as_str(), flags, mode)
+        };
+        let place = place(location, path_only);
         {
             let inner = self.inner.read();
             if let Some(&serial) = inner.serials.get(&place) {
-                return open(serial);
+                return open(serial, OFlag::empty());
             }
         }
         let mut dropped = Vec::new();
         let mut guard = self.inner.write();
         let inner = &mut *guard;
         if let Some(&serial) = inner.serials.get(&place) {
-            return open(serial);
+            return open(serial, OFlag::empty());
         }
         inner.make_room(self.limit, dirs, &mut dropped)?;
         let serial = inner.next;
         inner.next += 1;
-        nix::sys::stat::mkdirat(dirs, name(serial).as_str(), Mode::S_IRWXU)?;
-        let fd = open(serial)?;
+        let fd = if path_only {
+            open(serial, OFlag::O_CREAT | OFlag::O_EXCL)?
+        } else {
+            nix::sys::stat::mkdirat(dirs, name(serial).as_str(), Mode::S_IRWXU)?;
+            open(serial, OFlag::empty())?
+        };
         let id = host_call::backing(&fstat(&fd)?);
         inner.serials.insert(place, serial);
         inner.clock.push_back(id);
@@ -231,6 +257,7 @@ impl StandInTable {
             StandIn {
                 location: location.clone(),
                 serial,
+                path_only,
                 used: AtomicBool::new(true),
             },
         );
@@ -265,8 +292,9 @@ impl Inner {
                 self.clock.push_back(id);
                 continue;
             }
-            let (place, serial) = (place(&entry.location), entry.serial);
-            if self.retire(dirs, serial, id).is_err() {
+            let path_only = entry.path_only;
+            let (place, serial) = (place(&entry.location, path_only), entry.serial);
+            if self.retire(dirs, serial, id, path_only).is_err() {
                 self.clock.push_back(id);
                 break;
             }
@@ -280,7 +308,13 @@ impl Inner {
     }
 
     /// Removes a stand-in's name, watched so that the end of its inode is heard of.
-    fn retire(&mut self, dirs: BorrowedFd<'_>, serial: u64, id: BackingId) -> Result<()> {
+    fn retire(
+        &mut self,
+        dirs: BorrowedFd<'_>,
+        serial: u64,
+        id: BackingId,
+        path_only: bool,
+    ) -> Result<()> {
         if self.inotify.is_none() {
             self.inotify = Some(Inotify::init(
                 InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC,
@@ -293,7 +327,12 @@ impl Inner {
         let path = format!("{}/{name}", host_call::proc_fd(dirs.as_raw_fd()));
         let watch = inotify.add_watch(path.as_str(), AddWatchFlags::IN_DELETE_SELF)?;
         self.watches.insert(watch, id);
-        unlinkat(dirs, name.as_str(), UnlinkatFlags::RemoveDir)
+        let how = if path_only {
+            UnlinkatFlags::NoRemoveDir
+        } else {
+            UnlinkatFlags::RemoveDir
+        };
+        unlinkat(dirs, name.as_str(), how)
     }
 
     /// Forgets the stand-ins whose inodes are gone.

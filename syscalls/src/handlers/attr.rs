@@ -3,7 +3,7 @@
 use duet_vfs::types::{Errno, Result, SetTime, Timespec};
 use duet_vfs::walk::{Location, Lookup};
 
-use super::stat::target_location;
+use super::stat::{open_file, target_location};
 use crate::abi;
 use crate::task::{Reply, Task};
 
@@ -12,7 +12,7 @@ pub(super) fn chmod(t: &Task) -> Result<Reply> {
 }
 
 pub(super) fn fchmod(t: &Task) -> Result<Reply> {
-    match t.descriptor(t.int(0))?.location {
+    match open_file(t, t.int(0))?.location {
         Some(l) => do_chmod(t, l, t.uint(1)),
         // A pipe, socket or something handed in: the kernel decides, with the guest's own rights.
         None => Ok(Reply::Run),
@@ -49,7 +49,7 @@ pub(super) fn lchown(t: &Task) -> Result<Reply> {
 }
 
 pub(super) fn fchown(t: &Task) -> Result<Reply> {
-    match t.descriptor(t.int(0))?.location {
+    match open_file(t, t.int(0))?.location {
         Some(l) => do_chown(t, l, 1),
         None => Ok(Reply::Run),
     }
@@ -156,7 +156,7 @@ pub(super) fn utimensat(t: &Task) -> Result<Reply> {
     let location = match t.arg(1) {
         0 if t.int(0) == libc::AT_FDCWD => return Err(Errno::EFAULT),
         0 if flags != 0 => return Err(Errno::EINVAL),
-        0 => match t.descriptor(t.int(0))?.location {
+        0 => match open_file(t, t.int(0))?.location {
             Some(l) => l,
             None => return Ok(Reply::Run),
         },

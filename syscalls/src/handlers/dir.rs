@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use duet_vfs::types::{DirEntry, Errno, FileType, Result};
 use duet_vfs::walk::{Location, Lookup};
 
+use super::stat::open_file;
 use crate::task::{Reply, Task};
 
 /// Bytes returned by one call at most, whatever the caller offers.
@@ -22,7 +23,7 @@ pub(super) fn getdents(t: &Task) -> Result<Reply> {
 type Pack = fn(&mut Vec<u8>, room: usize, &DirEntry) -> bool;
 
 fn read_entries(t: &Task, pack: Pack) -> Result<Reply> {
-    let d = t.descriptor(t.int(0))?;
+    let d = open_file(t, t.int(0))?;
     let location = d.location.ok_or(Errno::ENOTDIR)?;
     if location.kind() != FileType::Directory {
         return Err(Errno::ENOTDIR);

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use duet_vfs::MountFlags;
 use duet_vfs::types::{Attr, Errno, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
+use duet_vfs::{BackingId, MountFlags};
 
 use crate::abi;
-use crate::task::{Reply, Task};
+use crate::task::{Descriptor, Reply, Task};
 
 /// Flags of the `*at` calls here that say how to synchronise a network file system; any will do.
 const STATX_SYNC_FLAGS: i32 = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
@@ -74,6 +74,20 @@ pub(super) fn statx(t: &Task) -> Result<Reply> {
     let is_root = location.is_some_and(|l| Arc::ptr_eq(l.mount.root(), &l.dentry));
     t.write(t.arg(4), &abi::statx(&attr, mount, is_root))?;
     Ok(Reply::DONE)
+}
+
+/// The caller's descriptor `fd`, for a call that works on an open file: `EBADF` if it was opened with
+/// `O_PATH`.
+pub(super) fn open_file(t: &Task, fd: i32) -> Result<Descriptor> {
+    let d = t.descriptor(fd)?;
+    let id = BackingId {
+        dev: d.stat.st_dev,
+        ino: d.stat.st_ino,
+    };
+    if t.kernel.vfs.is_path_only(id) {
+        return Err(Errno::EBADF);
+    }
+    Ok(d)
 }
 
 /// What an `*at` call is about.

@@ -4,7 +4,7 @@ use duet_vfs::types::{Errno, Result};
 use duet_vfs::walk::{Location, Lookup};
 
 use super::attr::follow;
-use super::stat::target_location;
+use super::stat::{open_file, target_location};
 use crate::abi;
 use crate::task::{Reply, Task};
 
@@ -24,7 +24,7 @@ fn name(t: &Task, i: usize) -> Result<Vec<u8>> {
 
 /// The node of descriptor argument 0. What is no node of the tree has no attributes here.
 fn by_descriptor(t: &Task) -> Result<Location> {
-    t.descriptor(t.int(0))?.location.ok_or(Errno::EOPNOTSUPP)
+    open_file(t, t.int(0))?.location.ok_or(Errno::EOPNOTSUPP)
 }
 
 /// Writes a value or list as the calls that read do: size 0 asks for the length.
@@ -138,7 +138,7 @@ pub(super) fn llistxattr(t: &Task) -> Result<Reply> {
 }
 
 pub(super) fn flistxattr(t: &Task) -> Result<Reply> {
-    match t.descriptor(t.int(0))?.location {
+    match open_file(t, t.int(0))?.location {
         Some(l) => list(t, &l, t.arg(1), t.arg(2)),
         None => Ok(Reply::DONE),
     }
