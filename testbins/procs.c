@@ -149,9 +149,11 @@ int main(void)
     static char stack[65536];
     int answer = 17;
     pid = clone(clone_body, stack + sizeof stack, SIGCHLD, &answer);
-    printf("%s %d\n", wait_for(pid), shared_variable);
+    printf("%s\n", wait_for(pid));
+    TRY(shared_variable);
     pid = clone(clone_body, stack + sizeof stack, SIGCHLD | CLONE_VM, &answer);
-    printf("%s %d\n", wait_for(pid), shared_variable);
+    printf("%s\n", wait_for(pid));
+    TRY(shared_variable);
     pid = clone(clone_body, stack + sizeof stack, SIGCHLD | CLONE_VM | CLONE_FS | CLONE_FILES, &answer);
     printf("%s\n", wait_for(pid));
 

@@ -39,7 +39,7 @@ mkdir d; tar cf - /etc/passwd 2>/dev/null | tar xf - -C d; cmp d/etc/passwd /etc
 sort -R < /dev/null; timeout 0.1 sleep 5; echo $?; stat -c '%n %s %U' f; ls -l f | cut -c1-10
 "#;
     both(
-        &["--host-root", "-w", "/tmp"],
+        &["--host-root", "-w", "/tmp", "-e", "LANG=C"],
         Path::new("/bin/bash"),
         &["-c", text],
     );
