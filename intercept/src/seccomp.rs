@@ -102,12 +102,19 @@ impl Engine for Seccomp {
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
         let pid = Pid::from_raw(call.tid.0);
         ptrace::seize(pid, ptrace::Options::empty())?;
-        let stopped = ptrace::interrupt(pid)
-            .and_then(|()| self.answer(call, Answer::Value(0)))
-            .and_then(|()| wait_for_stop(pid));
-        let redirected = stopped.and_then(|()| redirect(pid, replacement));
-        // A thread that died has been detached by its death.
+        let answered = ptrace::interrupt(pid).and_then(|()| self.answer(call, Answer::Value(0)));
+        let stopped = match answered {
+            // Who cannot be answered is about to die.
+            Ok(()) | Err(Errno::ESRCH) => wait_for_stop(pid),
+            Err(e) => Err(e),
+        };
+        let redirected = answered
+            .and(stopped)
+            .and_then(|()| redirect(pid, replacement));
         let detached = ptrace::detach(pid, None);
+        if detached == Err(Errno::ESRCH) {
+            collect(pid);
+        }
         redirected.and(detached)
     }
 
@@ -145,6 +152,17 @@ fn wait_for_stop(pid: Pid) -> Result<()> {
             Ok(_) => return Err(Errno::ESRCH),
             Err(Errno::EINTR) => continue,
             Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Waits for the end of a thread that was killed while it was traced: until then its parent is not told
+/// of it, and an `execve` of another thread of its process waits for ever. Does nothing if its end has
+/// been seen already.
+fn collect(pid: Pid) {
+    while wait_for_stop(pid).is_ok() {
+        if ptrace::detach(pid, None).is_ok() {
+            return;
         }
     }
 }
