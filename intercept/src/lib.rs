@@ -64,6 +64,9 @@ pub enum Answer {
     Value(i64),
     /// It fails.
     Error(Errno),
+    /// A signal interrupts it: as the handler's `SA_RESTART` says, it is made again or fails with
+    /// `EINTR`. Only while a signal waits for the caller, which would see an unknown error otherwise.
+    Interrupt,
     /// The kernel runs it as it stands.
     Run,
 }

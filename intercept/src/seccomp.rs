@@ -29,6 +29,9 @@ impl Seccomp {
     }
 }
 
+/// The kernel's own errno for a call that a signal interrupts; signal delivery replaces it.
+const ERESTARTSYS: i32 = 512;
+
 fn gone(e: Errno) -> Errno {
     // ENOENT: the notification is not there any more, so its thread is not either.
     if e == Errno::ENOENT { Errno::ESRCH } else { e }
@@ -64,6 +67,7 @@ impl Engine for Seccomp {
         match answer {
             Answer::Value(v) => r.val = v,
             Answer::Error(e) => r.error = -(e as i32),
+            Answer::Interrupt => r.error = -ERESTARTSYS,
             Answer::Run => r.flags = notify::RESP_CONTINUE,
         }
         notify::send(self.listener.as_fd(), r).map_err(gone)

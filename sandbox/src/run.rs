@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use duet_intercept::seccomp::Seccomp;
@@ -102,6 +103,10 @@ pub fn run(config: &Config) -> Result<Outcome> {
     );
     if let Some(t) = &mut terminal {
         t.take_back();
+        // As a shell does for its jobs.
+        if outcome.as_ref().is_ok_and(|o| o.exit_code > 128) {
+            t.restore_modes();
+        }
     }
     outcome
 }
@@ -291,7 +296,12 @@ fn bare_program(config: &Config) -> Result<Option<(Vec<u8>, File)>> {
     let path = tree::find_on_host(&shown).ok_or_else(|| not_found("not found in PATH"))?;
     let name = path.file_name().map(|n| n.as_encoded_bytes().to_vec());
     let name = name.ok_or_else(|| cannot("is a directory".into()))?;
-    let file = match File::open(&path) {
+    // A FIFO must not make it wait.
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(&path);
+    let file = match opened {
         Ok(f) => f,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(not_found("no such file"));

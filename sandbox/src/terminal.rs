@@ -9,12 +9,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 /// The controlling terminal, if the caller is in its foreground.
 pub struct Terminal {
     tty: OwnedFd,
     own_group: Pid,
+    /// Its modes before the guest ran.
+    modes: Option<Termios>,
     /// The group to put back in the foreground when the caller is continued.
     guest_group: Option<Pid>,
 }
@@ -33,9 +36,11 @@ impl Terminal {
             log::warn!("the terminal will not be given back: {e}");
             return None;
         }
+        let modes = tcgetattr(&tty).ok();
         Some(Terminal {
             tty,
             own_group,
+            modes,
             guest_group: None,
         })
     }
@@ -57,6 +62,15 @@ impl Terminal {
             && let Some(group) = self.guest_group.take()
         {
             self.set(group);
+        }
+    }
+
+    /// Sets the modes of before: a guest that was killed may have left others.
+    pub fn restore_modes(&self) {
+        if let Some(modes) = &self.modes
+            && let Err(e) = tcsetattr(&self.tty, SetArg::TCSADRAIN, modes)
+        {
+            log::debug!("modes of the terminal: {e}");
         }
     }
 

@@ -82,6 +82,7 @@ pub fn build(
         vfs: vfs.clone(),
         creds: Creds::root(),
     };
+    // Device nodes are harmless wherever they lie: only known ones can be opened.
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let device = MountFlags::NOSUID | MountFlags::NOEXEC;
     let dev_files = files.try_clone().map_err(io("preparing the tmpfs"))?;
@@ -90,20 +91,10 @@ pub fn build(
     let pts = PtsFs::new();
     tree.mount(b"/dev/pts", pts.clone(), device, "devpts")?;
     tree.adopt_terminals(&pts);
-    tree.mount(
-        b"/dev/shm",
-        tmp(0o1777)?,
-        MountFlags::NOSUID | MountFlags::NODEV,
-        "shm",
-    )?;
+    tree.mount(b"/dev/shm", tmp(0o1777)?, MountFlags::NOSUID, "shm")?;
     tree.mount(b"/proc", ProcFs::new(processes), plain, "proc")?;
     if config.tree == Tree::Bare {
-        tree.mount(
-            b"/tmp",
-            tmp(0o1777)?,
-            MountFlags::NOSUID | MountFlags::NODEV,
-            "tmpfs",
-        )?;
+        tree.mount(b"/tmp", tmp(0o1777)?, MountFlags::NOSUID, "tmpfs")?;
     } else {
         tree.mount(
             b"/sys",
@@ -121,12 +112,7 @@ pub fn build(
         tree.mount(&[b"/", &*name].concat(), fs, MountFlags::RDONLY, "program")?;
     }
     for target in &config.tmpfs {
-        tree.mount(
-            target,
-            tmp(0o1777)?,
-            MountFlags::NOSUID | MountFlags::NODEV,
-            "tmpfs",
-        )?;
+        tree.mount(target, tmp(0o1777)?, MountFlags::NOSUID, "tmpfs")?;
     }
     for v in &config.volumes {
         let options = HostOptions {

@@ -71,6 +71,7 @@ pub fn finish(task: &Task, result: Result<Reply>) {
     match result {
         Ok(Reply::Value(v)) => send(kernel, call, Answer::Value(v)),
         Ok(Reply::Run) => send(kernel, call, Answer::Run),
+        Ok(Reply::Interrupt) => send(kernel, call, Answer::Interrupt),
         Ok(Reply::Deferred) => (),
         Err(e) => send(kernel, call, Answer::Error(e)),
         Ok(Reply::Descriptor { fd, cloexec }) => {
@@ -91,6 +92,7 @@ fn trace(call: &Call, result: &Result<Reply>) {
     let text = match result {
         Ok(Reply::Value(v)) => v.to_string(),
         Ok(Reply::Run) => "run".into(),
+        Ok(Reply::Interrupt) => "interrupted".into(),
         Ok(Reply::Deferred) => "later".into(),
         Ok(Reply::Descriptor { .. }) => "descriptor".into(),
         Err(e) => format!("-{e}"),

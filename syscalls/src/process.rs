@@ -103,6 +103,27 @@ impl Process {
         })
     }
 
+    /// Its `RLIMIT_FSIZE` in bytes.
+    pub fn file_size_limit(&self) -> Result<u64> {
+        let mut limit = libc::rlimit64 {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        let new = std::ptr::null();
+        // SAFETY: nothing is set, and `limit` is ours.
+        let n = unsafe { libc::prlimit64(self.tgid, libc::RLIMIT_FSIZE, new, &mut limit) };
+        Errno::result(n).map(|_| limit.rlim_cur)
+    }
+
+    /// Sends it a signal from outside the sandbox.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let info = std::ptr::null::<libc::siginfo_t>();
+        let pidfd = self.pidfd.as_raw_fd();
+        // SAFETY: integers and a null pointer.
+        let n = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, info, 0) };
+        Errno::result(n).map(drop)
+    }
+
     /// Whether it has not ended yet. It may be known for a moment after.
     fn is_alive(&self) -> bool {
         let mut p = libc::pollfd {

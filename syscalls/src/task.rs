@@ -28,6 +28,8 @@ pub enum Reply {
     },
     /// The kernel runs the call as it stands.
     Run,
+    /// A signal that waits for the caller interrupts it.
+    Interrupt,
     /// It has been answered, or will be by another thread.
     Deferred,
 }

@@ -78,14 +78,23 @@ fn wait_and_answer(task: &Task, step: &dyn Fn(&Task) -> Blocked) {
             .name("duet-signals".into())
             .spawn(move || interrupt_on_signal(&task, waiter, &ended))
     };
+    let mut shared = 0;
     let result = loop {
         match step(task) {
             Blocked::Ended(result) => break result,
             Blocked::Interrupted if !task.kernel.engine.is_live(&task.call) => {
                 break Err(Errno::ESRCH);
             }
-            Blocked::Interrupted if signal_pending(task) => break Err(Errno::EINTR),
-            Blocked::Interrupted => continue,
+            Blocked::Interrupted => match pending(task) {
+                Pending::ForCaller => break Ok(Reply::Interrupt),
+                Pending::Shared => {
+                    shared += 1;
+                    if shared > SHARED_POLLS {
+                        break Err(Errno::EINTR);
+                    }
+                }
+                Pending::None => shared = 0,
+            },
         }
     };
     ended.store(true, Ordering::Release);
@@ -102,7 +111,7 @@ fn interrupt_on_signal(task: &Task, waiter: Pthread, ended: &AtomicBool) {
     while !ended.load(Ordering::Acquire) {
         thread::park_timeout(POLL);
         let gone = !task.kernel.engine.is_live(&task.call);
-        if (gone || signal_pending(task))
+        if (gone || pending(task) != Pending::None)
             && !ended.load(Ordering::Acquire)
             && let Err(e) = pthread_kill(waiter, Signal::SIGURG)
         {
@@ -111,17 +120,38 @@ fn interrupt_on_signal(task: &Task, waiter: Pthread, ended: &AtomicBool) {
     }
 }
 
-/// Whether a signal that is neither blocked nor ignored waits for the caller.
-fn signal_pending(task: &Task) -> bool {
+/// A signal that is neither blocked nor ignored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    None,
+    /// It is the caller that will take it.
+    ForCaller,
+    /// Any thread of the process may take it; if another does, this wait goes on.
+    Shared,
+}
+
+/// How often a shared signal is found before it is taken to be the caller's after all.
+const SHARED_POLLS: u32 = 10;
+
+fn pending(task: &Task) -> Pending {
     let text = std::fs::read_to_string(format!("/proc/{}/status", task.call.tid.0));
     let text = text.unwrap_or_default();
-    let mask = |name: &str| {
-        let hex = text
-            .lines()
+    let field = |name: &str| {
+        text.lines()
             .find_map(|l| l.strip_prefix(name))
-            .map(str::trim);
-        hex.and_then(|h| u64::from_str_radix(h, 16).ok())
-            .unwrap_or(0)
+            .map(str::trim)
     };
-    (mask("SigPnd:") | mask("ShdPnd:")) & !mask("SigBlk:") & !mask("SigIgn:") != 0
+    let mask = |name: &str| {
+        let hex = field(name).and_then(|h| u64::from_str_radix(h, 16).ok());
+        hex.unwrap_or(0)
+    };
+    let stopped = mask("SigBlk:") | mask("SigIgn:");
+    let alone = field("Threads:") == Some("1");
+    if mask("SigPnd:") & !stopped != 0 || (alone && mask("ShdPnd:") & !stopped != 0) {
+        Pending::ForCaller
+    } else if mask("ShdPnd:") & !stopped != 0 {
+        Pending::Shared
+    } else {
+        Pending::None
+    }
 }

@@ -77,6 +77,10 @@ pub(super) fn truncate(t: &Task) -> Result<Reply> {
         t.kernel.vfs.access(&t.cx(), &location, libc::W_OK as u32)?;
         return Err(Errno::ETXTBSY);
     }
+    if size > location.attr()?.size && size > t.process.file_size_limit()? {
+        t.process.signal(libc::SIGXFSZ)?;
+        return Err(Errno::EFBIG);
+    }
     t.kernel.vfs.truncate(&t.cx(), &location, size)?;
     Ok(Reply::DONE)
 }

@@ -234,10 +234,12 @@ pub(super) fn setgroups(t: &Task) -> Result<Reply> {
         return Err(Errno::EINVAL);
     }
     let bytes = t.read(t.arg(1), size * 4)?;
-    let groups: Vec<u32> = bytes
+    let mut groups: Vec<u32> = bytes
         .chunks_exact(4)
         .filter_map(|c| c.try_into().ok().map(u32::from_le_bytes))
         .collect();
+    // As the kernel keeps them.
+    groups.sort_unstable();
     let mut new = (*t.state.creds).clone();
     new.groups = groups.into();
     set(t, new)

@@ -25,7 +25,6 @@ use duet_vfs::walk::{Context, Location, Lookup};
 use duet_vfs::{BackingId, MountFlags, NoCaller, Vfs};
 
 use super::stat::{Target, target};
-use crate::kernel::Kernel;
 use crate::process::{PendingExec, Program, State};
 use crate::task::{Reply, Task};
 
@@ -208,6 +207,10 @@ fn open_program(vfs: &Vfs, cx: &Context<'_>, location: &Location) -> Result<File
     if is_written_to(&opened.fd) {
         return Err(Errno::ETXTBSY);
     }
+    // So that /proc/PID/maps can name what is mapped of it.
+    if let Some(id) = opened.backing {
+        vfs.adopt(id, location);
+    }
     Ok(File::from(opened.fd))
 }
 
@@ -284,7 +287,27 @@ pub(super) fn execveat(t: &Task) -> Result<Reply> {
         [format!("/dev/fd/{dirfd}/").as_bytes(), &path].concat()
     };
     let empty = t.arg(1).wrapping_add(path.len() as u64);
+    if name.starts_with(b"/dev/fd/") && closes_on_exec(t, dirfd) && is_script(t, &location)? {
+        // The interpreter could not open it by that name (execveat(2)).
+        return Err(Errno::ENOENT);
+    }
     start(t, &name, location, [empty, t.arg(2), t.arg(3)])
+}
+
+fn is_script(t: &Task, location: &Location) -> Result<bool> {
+    let file = open_program(&t.kernel.vfs, &t.cx(), location)?;
+    let mut head = [0; 2];
+    let n = ReadAt::read_at(&file, &mut head, 0).map_err(|_| Errno::EIO)?;
+    Ok(head.get(..n) == Some(b"#!"))
+}
+
+/// Whether the caller's descriptor is closed by `execve`.
+fn closes_on_exec(t: &Task, fd: i32) -> bool {
+    let path = format!("/proc/{}/fdinfo/{fd}", t.call.tid.0);
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let flags = text.lines().find_map(|l| l.strip_prefix("flags:"));
+    let flags = flags.and_then(|f| i32::from_str_radix(f.trim(), 8).ok());
+    flags.is_some_and(|f| f & libc::O_CLOEXEC != 0)
 }
 
 /// Step 2. `pointers` are guest addresses of an empty string, `argv` and `envp`.
@@ -295,9 +318,7 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
     })?;
     *t.process.pending_exec.lock() = Some(pending);
     let kernel = &t.kernel;
-    let stub = kernel
-        .engine
-        .inject(&t.call, kernel.stub.as_fd(), None, true)?;
+    let stub = inject_stub(t)?;
     let [empty, argv, envp] = pointers;
     let replacement = Replacement {
         nr: libc::SYS_execveat as u32,
@@ -313,6 +334,32 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
     match kernel.engine.run_instead(&t.call, replacement) {
         Ok(()) | Err(Errno::ESRCH) => Ok(Reply::Deferred),
         Err(e) => Err(e),
+    }
+}
+
+/// Where the caller gets the stub's descriptor: out of the way of the numbers that it uses itself.
+const STUB_FD: i32 = 1023;
+
+/// Gives the caller the stub. An `execve` that fails late, in the kernel, leaves the descriptor behind;
+/// the next one finds it and does not add another.
+fn inject_stub(t: &Task) -> Result<i32> {
+    let engine = &t.kernel.engine;
+    let stub = t.kernel.stub.as_fd();
+    match t.descriptor(STUB_FD) {
+        Ok(d)
+            if t.kernel.stub_id
+                == (BackingId {
+                    dev: d.stat.st_dev,
+                    ino: d.stat.st_ino,
+                }) =>
+        {
+            Ok(STUB_FD)
+        }
+        // In use, or beyond the caller's limit.
+        Ok(_) => engine.inject(&t.call, stub, None, true),
+        Err(_) => engine
+            .inject(&t.call, stub, Some(STUB_FD), true)
+            .or_else(|_| engine.inject(&t.call, stub, None, true)),
     }
 }
 
@@ -347,7 +394,9 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
         }
         Err(e) => {
             // The old program is gone: as Linux does past the point of no return.
-            t.kernel.kill(&t.process, libc::SIGSEGV);
+            if let Err(e) = t.process.signal(libc::SIGSEGV) {
+                log::debug!("process {}: {e}", t.process.host_pid());
+            }
             Err(e)
         }
     }
@@ -403,17 +452,4 @@ fn hand_over(t: &Task, launch: &Launch, rsp: u64, buffer: u64, size: u64) -> Res
     t.write(stack.rsp, &stack.bytes)?;
     t.write(buffer, &script)?;
     Ok(records.len() as i64)
-}
-
-impl Kernel {
-    /// Sends a signal from outside the sandbox.
-    fn kill(&self, process: &crate::process::Process, signal: i32) {
-        let info = std::ptr::null::<libc::siginfo_t>();
-        let pidfd = process.pidfd().as_raw_fd();
-        // SAFETY: integers and a null pointer.
-        let n = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, info, 0) };
-        if let Err(e) = Errno::result(n) {
-            log::debug!("signal {signal} to {}: {e}", process.host_pid());
-        }
-    }
 }

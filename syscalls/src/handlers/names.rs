@@ -188,7 +188,7 @@ pub(super) fn chroot(t: &Task) -> Result<Reply> {
 }
 
 pub(super) fn getcwd(t: &Task) -> Result<Reply> {
-    use duet_vfs::walk::PathState;
+    use duet_vfs::walk::{PATH_MAX, PathState};
     let (mut path, state) = t.state.cwd.path(&t.state.root);
     match state {
         PathState::Reachable => (),
@@ -198,6 +198,9 @@ pub(super) fn getcwd(t: &Task) -> Result<Reply> {
         PathState::Deleted => return Err(Errno::ENOENT),
     }
     path.push(0);
+    if path.len() > PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
     if path.len() as u64 > t.arg(1) {
         return Err(Errno::ERANGE);
     }

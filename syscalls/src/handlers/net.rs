@@ -55,6 +55,9 @@ pub(super) fn bind(t: &Task) -> Result<Reply> {
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
     }
+    if addr.len() > size_of::<libc::sockaddr_un>() {
+        return Err(Errno::EINVAL);
+    }
     t.kernel
         .vfs
         .bind_socket(&t.cx(), &t.state.cwd, &path, socket.as_fd())?;

@@ -103,7 +103,9 @@ fn how(flags: i32, mode: u32) -> OpenHow {
 }
 
 fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
-    let base = t.base(dirfd, path)?;
+    // With RESOLVE_IN_ROOT and RESOLVE_BENEATH an absolute path looks at `dirfd` too.
+    let scoped = how.lookup.intersects(Lookup::IN_ROOT | Lookup::BENEATH);
+    let base = t.base(dirfd, if scoped { b"" } else { path })?;
     let cloexec = how.flags & libc::O_CLOEXEC != 0;
     if writes(how.flags) {
         refuse_busy_text(t, &base, path, &how)?;

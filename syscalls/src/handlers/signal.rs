@@ -89,22 +89,13 @@ fn kill_many(t: &Task, pid: i32, sig: i32, all: &[Arc<Process>]) -> Result<Reply
         .iter()
         .filter(|p| may_signal(&t.state.creds, &p.state().creds))
     {
-        match send(p, sig) {
+        match p.signal(sig) {
             Ok(()) => sent = Ok(Reply::DONE),
             Err(Errno::EINVAL) => return Err(Errno::EINVAL),
             Err(e) => log::debug!("signal {sig} to {}: {e}", p.host_pid()),
         }
     }
     sent
-}
-
-/// Sends a signal from the supervisor.
-fn send(process: &Process, sig: i32) -> Result<()> {
-    let info = std::ptr::null::<libc::siginfo_t>();
-    let pidfd = process.pidfd().as_raw_fd();
-    // SAFETY: integers and a null pointer.
-    let n = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, sig, info, 0) };
-    Errno::result(n).map(drop)
 }
 
 /// `tkill(tid, sig)`, `rt_sigqueueinfo(tgid, sig, info)`.
@@ -159,6 +150,6 @@ fn to_proc_directory(t: &Task, location: &Location) -> Result<Reply> {
     }
     check(t, pid, sig)?;
     let target = t.kernel.processes.by_guest_pid(pid).ok_or(Errno::ESRCH)?;
-    send(&target, sig)?;
+    target.signal(sig)?;
     Ok(Reply::DONE)
 }
