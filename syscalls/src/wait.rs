@@ -1,14 +1,16 @@
 //! Calls that may block: they wait on a thread of their own, so that no worker is held up, and a
 //! signal to the caller ends the wait as it would in the kernel (signal(7)).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duet_vfs::types::{Errno, Result};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use parking_lot::{Condvar, Mutex};
 
 use crate::dispatch;
 use crate::task::{Reply, Task};
@@ -24,7 +26,7 @@ pub enum Blocked {
 /// Threads that may wait at once; a guest that wants more gets `EAGAIN`.
 const MAX_WAITING: usize = 1024;
 
-/// How often a waiting caller is asked for signals.
+/// How often waiting callers are asked for signals, at most.
 const POLL: Duration = Duration::from_millis(5);
 
 static WAITING: AtomicUsize = AtomicUsize::new(0);
@@ -64,21 +66,51 @@ pub fn elsewhere(t: &Task, step: impl Fn(&Task) -> Blocked + Send + 'static) -> 
     }
 }
 
+/// A call that waits, and the thread of the supervisor that waits for it.
+struct Waiting {
+    task: Task,
+    thread: Pthread,
+}
+
+/// The calls that wait, by a number of their own. A thread takes its entry out before it ends.
+#[derive(Default)]
+struct Watched {
+    calls: HashMap<u64, Waiting>,
+    next: u64,
+    has_watcher: bool,
+}
+
+static WATCHED: LazyLock<Mutex<Watched>> = LazyLock::new(Mutex::default);
+static NEWS: Condvar = Condvar::new();
+
+/// Has the caller of a call that this thread waits for looked after; the number of the entry.
+fn register(task: &Task) -> u64 {
+    let mut w = WATCHED.lock();
+    let number = w.next;
+    w.next += 1;
+    let waiting = Waiting {
+        task: task.clone(),
+        thread: pthread_self(),
+    };
+    w.calls.insert(number, waiting);
+    if !w.has_watcher {
+        let watcher = thread::Builder::new().name("duet-signals".into());
+        match watcher.spawn(watch) {
+            Ok(_) => w.has_watcher = true,
+            Err(e) => log::warn!("waiting calls cannot be interrupted: {e}"),
+        }
+    }
+    NEWS.notify_one();
+    number
+}
+
 fn wait_and_answer(task: &Task, step: &dyn Fn(&Task) -> Blocked) {
     let mut interrupt = SigSet::empty();
     interrupt.add(Signal::SIGURG);
     if let Err(e) = interrupt.thread_unblock() {
         log::warn!("this wait cannot be interrupted: {e}");
     }
-    let ended = Arc::new(AtomicBool::new(false));
-    let waiter = pthread_self();
-    let watcher = {
-        let (ended, task) = (ended.clone(), task.clone());
-        thread::Builder::new()
-            .name("duet-signals".into())
-            .spawn(move || interrupt_on_signal(&task, waiter, &ended))
-    };
-    let mut shared = 0;
+    let number = register(task);
     let result = loop {
         match step(task) {
             Blocked::Ended(result) => break result,
@@ -86,72 +118,72 @@ fn wait_and_answer(task: &Task, step: &dyn Fn(&Task) -> Blocked) {
                 break Err(Errno::ESRCH);
             }
             Blocked::Interrupted => match pending(task) {
-                Pending::ForCaller => break Ok(Reply::Interrupt),
-                Pending::Shared => {
-                    shared += 1;
-                    if shared > SHARED_POLLS {
-                        break Err(Errno::EINTR);
-                    }
-                }
-                Pending::None => shared = 0,
+                Pending::Nothing => continue,
+                Pending::Restart => break Ok(Reply::Value(-ERESTARTSYS)),
+                Pending::Interrupt => break Err(Errno::EINTR),
             },
         }
     };
-    ended.store(true, Ordering::Release);
-    // The watcher must be gone before this thread is: it holds its name.
-    if let Ok(w) = watcher
-        && w.join().is_err()
-    {
-        log::error!("a signal watcher panicked");
-    }
+    let entry = WATCHED.lock().calls.remove(&number);
+    drop(entry);
     dispatch::finish(task, result);
 }
 
-fn interrupt_on_signal(task: &Task, waiter: Pthread, ended: &AtomicBool) {
-    while !ended.load(Ordering::Acquire) {
-        thread::park_timeout(POLL);
-        let gone = !task.kernel.engine.is_live(&task.call);
-        if (gone || pending(task) != Pending::None)
-            && !ended.load(Ordering::Acquire)
-            && let Err(e) = pthread_kill(waiter, Signal::SIGURG)
-        {
-            return log::debug!("a waiting thread could not be interrupted: {e}");
+/// Looks for signals to all callers that wait, for ever, but not most of the time.
+fn watch() {
+    loop {
+        let calls: Vec<(u64, Task)> = {
+            let mut w = WATCHED.lock();
+            while w.calls.is_empty() {
+                NEWS.wait(&mut w);
+            }
+            w.calls.iter().map(|(n, c)| (*n, c.task.clone())).collect()
+        };
+        let start = Instant::now();
+        for (number, task) in calls {
+            if task.kernel.engine.is_live(&task.call) && pending(&task) == Pending::Nothing {
+                continue;
+            }
+            if let Some(c) = WATCHED.lock().calls.get(&number)
+                && let Err(e) = pthread_kill(c.thread, Signal::SIGURG)
+            {
+                log::debug!("a waiting thread could not be interrupted: {e}");
+            }
         }
+        thread::sleep(POLL.max(start.elapsed() * 4));
     }
 }
 
-/// A signal that is neither blocked nor ignored.
+/// What the kernel's own calls return to be made again after a signal whose handler says `SA_RESTART`,
+/// and to fail with `EINTR` otherwise.
+const ERESTARTSYS: i64 = 512;
+
+/// Whether a signal that is neither blocked nor ignored waits for the caller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pending {
-    None,
-    /// It is the caller that will take it.
-    ForCaller,
-    /// Any thread of the process may take it; if another does, this wait goes on.
-    Shared,
+    Nothing,
+    /// It is for the caller and nobody else: the kernel decides whether the call is made again.
+    Restart,
+    /// Another thread may take it, so that the caller would see what only the kernel is to see.
+    Interrupt,
 }
-
-/// How often a shared signal is found before it is taken to be the caller's after all.
-const SHARED_POLLS: u32 = 10;
 
 fn pending(task: &Task) -> Pending {
     let text = std::fs::read_to_string(format!("/proc/{}/status", task.call.tid.0));
     let text = text.unwrap_or_default();
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|l| l.strip_prefix(name))
-            .map(str::trim)
-    };
+    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name));
     let mask = |name: &str| {
-        let hex = field(name).and_then(|h| u64::from_str_radix(h, 16).ok());
-        hex.unwrap_or(0)
+        let hex = field(name).map(str::trim);
+        hex.and_then(|h| u64::from_str_radix(h, 16).ok())
+            .unwrap_or(0)
     };
-    let stopped = mask("SigBlk:") | mask("SigIgn:");
-    let alone = field("Threads:") == Some("1");
-    if mask("SigPnd:") & !stopped != 0 || (alone && mask("ShdPnd:") & !stopped != 0) {
-        Pending::ForCaller
-    } else if mask("ShdPnd:") & !stopped != 0 {
-        Pending::Shared
+    let heard = !mask("SigBlk:") & !mask("SigIgn:");
+    let alone = field("Threads:").map(str::trim) == Some("1");
+    if (mask("SigPnd:") | mask("ShdPnd:")) & heard == 0 {
+        Pending::Nothing
+    } else if alone || mask("SigPnd:") & heard != 0 {
+        Pending::Restart
     } else {
-        Pending::None
+        Pending::Interrupt
     }
 }
