@@ -51,6 +51,7 @@ guests! {
     unixsock: "unixsock" Static;
     locks: "locks" Static;
     openat2: "openat2" Static;
+    opath: "opath" Static;
     inotify: "inotify" Static;
     mmap: "mmap" Static;
     exec: "exec" Static;

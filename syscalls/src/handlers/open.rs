@@ -62,6 +62,10 @@ pub(super) fn openat2(t: &Task) -> Result<Reply> {
     if flags & !KNOWN_FLAGS != 0 || mode & !0o7777 != 0 || (mode != 0 && !makes) {
         return Err(Errno::EINVAL);
     }
+    const WITH_PATH: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    if flags & libc::O_PATH != 0 && flags & !WITH_PATH != 0 {
+        return Err(Errno::EINVAL);
+    }
     let lookup = resolve_flags(resolve)?;
     let how = OpenHow {
         flags,
