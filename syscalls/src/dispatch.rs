@@ -40,6 +40,9 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
         // It died between call and look-up: nobody waits for the answer.
         Err(e) => return refuse(kernel, &call, e),
     };
+    if !from_stub {
+        process.forget_failed_exec(call.tid);
+    }
     let state = process.state();
     let task = Task {
         kernel: kernel.clone(),

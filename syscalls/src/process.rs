@@ -62,6 +62,8 @@ pub struct State {
 
 /// An `execve` whose new image has not reported yet.
 pub struct PendingExec {
+    /// The thread that called.
+    pub tid: Tid,
     /// State to take on when it does; `lineage` is filled in then.
     pub state: State,
     /// What the stub is to do.
@@ -101,6 +103,14 @@ impl Process {
             let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
             read_proc(&path, |text| innermost_pid(&String::from_utf8_lossy(text))).unwrap_or(0)
         })
+    }
+
+    /// Forgets an `execve` that `tid` has come back from: the kernel has refused it.
+    pub fn forget_failed_exec(&self, tid: Tid) {
+        let mut pending = self.pending_exec.lock();
+        if pending.as_ref().is_some_and(|p| p.tid == tid) {
+            *pending = None;
+        }
     }
 
     /// Its `RLIMIT_FSIZE` in bytes.
@@ -252,6 +262,15 @@ pub fn controlling_terminal(tid: Tid) -> Option<u64> {
     ancestry(tid.0).ok().map(|a| a.terminal).filter(|&t| t != 0)
 }
 
+/// Children of a thread, in the host's numbers; none if it is gone.
+fn children_of(tgid: i32, tid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/children"));
+    let text = text.unwrap_or_default();
+    text.split_ascii_whitespace()
+        .filter_map(|c| c.parse().ok())
+        .collect()
+}
+
 fn thread_group(tid: i32) -> Result<i32> {
     let text = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
     let line = text.lines().find_map(|l| l.strip_prefix("Tgid:"));
@@ -302,7 +321,31 @@ impl ProcessTable {
 
     /// The process with this id in the sandbox's numbers, if it is known.
     pub fn by_guest_pid(&self, pid: i32) -> Option<Arc<Process>> {
-        self.all().into_iter().find(|p| p.guest_pid() == pid)
+        let find = || self.all().into_iter().find(|p| p.guest_pid() == pid);
+        find().or_else(|| {
+            self.enter_all();
+            find()
+        })
+    }
+
+    /// Enters every process of the sandbox that has made no call yet.
+    fn enter_all(&self) {
+        const MOST: usize = 1 << 16;
+        let mut queue = vec![self.init.load(Ordering::Relaxed)];
+        let mut at = 0;
+        while let Some(&pid) = queue.get(at) {
+            at += 1;
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+            let tasks = tasks.into_iter().flatten().flatten();
+            for tid in tasks.filter_map(|t| t.file_name().to_str()?.parse().ok()) {
+                let children = children_of(pid, tid);
+                children.iter().for_each(|&c| self.enter_child(c));
+                queue.extend(children);
+            }
+            if queue.len() > MOST {
+                return log::warn!("the sandbox has too many processes to look at each");
+            }
+        }
     }
 
     /// The state of a process that descends from nobody known.
@@ -475,19 +518,16 @@ impl ProcessTable {
     }
 
     fn enter_children_of(&self, tgid: i32, tid: i32) {
-        let Ok(mut file) = fs::File::open(format!("/proc/{tgid}/task/{tid}/children")) else {
-            return;
-        };
-        let mut text = String::new();
-        if file.read_to_string(&mut text).is_err() {
-            return;
-        }
-        for child in text.split_ascii_whitespace().filter_map(|c| c.parse().ok()) {
-            if self.by_host_pid(child).is_none()
-                && let Err(e) = self.enter(child, 0)
-            {
-                log::debug!("process {child} ended before it was entered: {e}");
-            }
+        children_of(tgid, tid)
+            .into_iter()
+            .for_each(|c| self.enter_child(c));
+    }
+
+    fn enter_child(&self, child: i32) {
+        if self.by_host_pid(child).is_none()
+            && let Err(e) = self.enter(child, 0)
+        {
+            log::debug!("process {child} ended before it was entered: {e}");
         }
     }
 

@@ -111,6 +111,7 @@ fn wait_and_answer(task: &Task, step: &dyn Fn(&Task) -> Blocked) {
         log::warn!("this wait cannot be interrupted: {e}");
     }
     let number = register(task);
+    let mut shared = 0;
     let result = loop {
         match step(task) {
             Blocked::Ended(result) => break result,
@@ -118,9 +119,14 @@ fn wait_and_answer(task: &Task, step: &dyn Fn(&Task) -> Blocked) {
                 break Err(Errno::ESRCH);
             }
             Blocked::Interrupted => match pending(task) {
-                Pending::Nothing => continue,
-                Pending::Restart => break Ok(Reply::Value(-ERESTARTSYS)),
-                Pending::Interrupt => break Err(Errno::EINTR),
+                Pending::ForCaller => break Ok(Reply::Interrupt),
+                Pending::Shared => {
+                    shared += 1;
+                    if shared > SHARED_POLLS {
+                        break Err(Errno::EINTR);
+                    }
+                }
+                Pending::None => shared = 0,
             },
         }
     };
@@ -141,7 +147,7 @@ fn watch() {
         };
         let start = Instant::now();
         for (number, task) in calls {
-            if task.kernel.engine.is_live(&task.call) && pending(&task) == Pending::Nothing {
+            if task.kernel.engine.is_live(&task.call) && pending(&task) == Pending::None {
                 continue;
             }
             if let Some(c) = WATCHED.lock().calls.get(&number)
@@ -154,36 +160,38 @@ fn watch() {
     }
 }
 
-/// What the kernel's own calls return to be made again after a signal whose handler says `SA_RESTART`,
-/// and to fail with `EINTR` otherwise.
-const ERESTARTSYS: i64 = 512;
-
-/// Whether a signal that is neither blocked nor ignored waits for the caller.
+/// A signal that is neither blocked nor ignored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pending {
-    Nothing,
-    /// It is for the caller and nobody else: the kernel decides whether the call is made again.
-    Restart,
-    /// Another thread may take it, so that the caller would see what only the kernel is to see.
-    Interrupt,
+    None,
+    /// It is the caller that will take it.
+    ForCaller,
+    /// Any thread of the process may take it; if another does, this wait goes on.
+    Shared,
 }
+
+/// How often a shared signal is found before it is taken to be the caller's after all.
+const SHARED_POLLS: u32 = 10;
 
 fn pending(task: &Task) -> Pending {
     let text = std::fs::read_to_string(format!("/proc/{}/status", task.call.tid.0));
     let text = text.unwrap_or_default();
-    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name));
-    let mask = |name: &str| {
-        let hex = field(name).map(str::trim);
-        hex.and_then(|h| u64::from_str_radix(h, 16).ok())
-            .unwrap_or(0)
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|l| l.strip_prefix(name))
+            .map(str::trim)
     };
-    let heard = !mask("SigBlk:") & !mask("SigIgn:");
-    let alone = field("Threads:").map(str::trim) == Some("1");
-    if (mask("SigPnd:") | mask("ShdPnd:")) & heard == 0 {
-        Pending::Nothing
-    } else if alone || mask("SigPnd:") & heard != 0 {
-        Pending::Restart
+    let mask = |name: &str| {
+        let hex = field(name).and_then(|h| u64::from_str_radix(h, 16).ok());
+        hex.unwrap_or(0)
+    };
+    let stopped = mask("SigBlk:") | mask("SigIgn:");
+    let alone = field("Threads:") == Some("1");
+    if mask("SigPnd:") & !stopped != 0 || (alone && mask("ShdPnd:") & !stopped != 0) {
+        Pending::ForCaller
+    } else if mask("ShdPnd:") & !stopped != 0 {
+        Pending::Shared
     } else {
-        Pending::Interrupt
+        Pending::None
     }
 }

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use duet_intercept::{Replacement, mem};
+use duet_intercept::{Replacement, Tid, mem};
 use duet_loader::stub::{BUFFER_SIZE, STUB_MAGIC};
 use duet_loader::{
     HEAD_SIZE, Ids, Image, LoadError, MAX_BLOCK, MAX_DEPTH, Plan, ReadAt, Script, StackError,
@@ -172,7 +172,11 @@ pub fn prepare(
         argv_prefix,
         ids,
     };
-    Ok(PendingExec { state, launch })
+    Ok(PendingExec {
+        tid: Tid(0),
+        state,
+        launch,
+    })
 }
 
 fn random_word() -> u64 {
@@ -316,7 +320,10 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
         log::debug!("execve of {}: {e}", String::from_utf8_lossy(path));
         e.errno()
     })?;
-    *t.process.pending_exec.lock() = Some(pending);
+    *t.process.pending_exec.lock() = Some(PendingExec {
+        tid: t.call.tid,
+        ..pending
+    });
     let kernel = &t.kernel;
     let stub = inject_stub(t)?;
     let [empty, argv, envp] = pointers;
