@@ -5,17 +5,18 @@
 
 mod demo;
 mod doctor;
+mod manual;
 mod report;
 mod run;
 mod syscalls;
 
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 /// Runs a Linux program in a compatibility layer of its own.
 #[derive(Parser)]
-#[command(name = "duet", version, about, max_term_width = 100)]
+#[command(name = "duet", version, max_term_width = 100)]
 #[command(after_help = "Examples:
   duet run ./prog arg             run a static program in an empty tree
   duet run --rootfs tree sh       a shell in a tree; what it writes is thrown away
@@ -43,6 +44,12 @@ enum Command {
     Doctor(doctor::Options),
     /// Run a built-in program and show which of its calls were native and which emulated
     Demo,
+    /// Print a manual page, for man(1)
+    #[command(hide = true)]
+    Manual,
+    /// Print a script that lets a shell complete duet's options
+    #[command(hide = true)]
+    Completions(manual::Options),
 }
 
 /// What Duet's own failure exits with.
@@ -75,6 +82,8 @@ fn main() -> ExitCode {
         Command::Syscalls(options) => syscalls::main(&options),
         Command::Doctor(options) => doctor::main(&options),
         Command::Demo => demo::main(),
+        Command::Manual => manual::manual(Cli::command()),
+        Command::Completions(options) => manual::completions(&options, Cli::command()),
     };
     match result {
         Ok(code) => ExitCode::from(code),
