@@ -256,6 +256,7 @@ int main(void)
     pid = fork();
     if (pid == 0) {
         raise(SIGSTOP);
+        msleep(200);
         _exit(4);
     }
     MUST(waitpid(pid, &status, WUNTRACED));

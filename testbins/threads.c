@@ -1,6 +1,12 @@
 /* Threads: futexes, many threads using files at once, exit of the leader, names, cancellation, signals. */
 #include "check.h"
+#if __has_include(<linux/futex.h>)
 #include <linux/futex.h>
+#else /* musl-gcc does not see the kernel's headers */
+enum { FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_PRIVATE_FLAG = 128 };
+#define FUTEX_WAIT_PRIVATE (FUTEX_WAIT | FUTEX_PRIVATE_FLAG)
+#define FUTEX_WAKE_PRIVATE (FUTEX_WAKE | FUTEX_PRIVATE_FLAG)
+#endif
 #include <pthread.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

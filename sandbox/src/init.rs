@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use duet_syscalls::states;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -247,6 +248,8 @@ fn guest(plan: &Plan<'_>, channel: &Channel) -> Step<Infallible> {
     let (soft, hard) = plan.descriptor_limit;
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard)
         .named("resetting the limit of descriptors")?;
+    // The state of the first process, which its children inherit.
+    states::stamp(0, states::FIRST).named("marking the first process")?;
     limit_processes().named("limiting processes")?;
     let (stub, channel) = keep_two(plan.stub, channel.as_fd()).named("closing descriptors")?;
     drop_privileges().named("dropping privileges")?;

@@ -330,7 +330,7 @@ fn first_program(config: &Config, vfs: &Vfs) -> Result<(State, PendingExec)> {
         umask: 0o022,
         creds: Arc::new(creds),
         program: None,
-        lineage: 0,
+        number: 0,
         keep_caps: false,
         no_new_privs: false,
     };

@@ -1,17 +1,14 @@
 //! What `/proc` shows of the sandbox.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
 use duet_syscalls::kernel::NameKind;
-use duet_syscalls::process::{ProcessTable, State};
+use duet_syscalls::process::ProcessTable;
 use duet_vfs::proc::{ProcessSource, ProcessView};
 use duet_vfs::{BackingId, Location, MountInfo, Vfs};
 
 use crate::names::Names;
-
-/// Longest chain of parents that is followed for one that is known.
-const MAX_ANCESTORS: usize = 64;
 
 /// Filled in once the tree and the table exist: `/proc` is part of the tree.
 pub struct Source {
@@ -47,33 +44,6 @@ impl Source {
             log::error!("/proc got a second process table");
         }
     }
-
-    /// `(parent, start time)` of a process, both as `/proc/PID/stat` has them.
-    fn ancestry(&self, pid: i32) -> Option<(i32, u64)> {
-        let path = format!("/proc/self/fd/{}/{pid}/stat", self.proc.as_raw_fd());
-        let text = std::fs::read(path).ok()?;
-        let close = text.iter().rposition(|&b| b == b')')?;
-        let rest = String::from_utf8_lossy(text.get(close + 1..)?).into_owned();
-        let mut fields = rest.split_ascii_whitespace();
-        let parent = fields.nth(1)?.parse().ok()?;
-        Some((parent, fields.nth(17)?.parse().ok()?))
-    }
-
-    /// The state of a process that has made no call yet, or has ended: its nearest known ancestor's.
-    fn of_ancestor(&self, table: &ProcessTable, pid: i32) -> Option<(u64, Arc<State>)> {
-        let (mut parent, start) = self.ancestry(pid)?;
-        let id = (1 << 63) | (start << 20) ^ u64::from(pid as u32);
-        for _ in 0..MAX_ANCESTORS {
-            if parent <= 1 {
-                break;
-            }
-            if let Some(p) = table.by_guest_pid(parent) {
-                return Some((id, p.state()));
-            }
-            parent = self.ancestry(parent)?.0;
-        }
-        Some((id, table.initial_state()))
-    }
 }
 
 impl ProcessSource for Source {
@@ -83,9 +53,11 @@ impl ProcessSource for Source {
 
     fn process(&self, pid: i32) -> Option<ProcessView> {
         let table = self.processes.get()?;
-        let (id, state) = match table.by_guest_pid(pid) {
-            Some(p) => (p.serial(), p.state()),
-            None => self.of_ancestor(table, pid)?,
+        let (id, state) = if pid == 1 {
+            (0, table.initial_state()?)
+        } else {
+            let process = table.by_guest_pid(pid)?;
+            (process.serial(), process.state())
         };
         let program = state.program.as_ref();
         let exe = program.map(|p| p.location.clone());

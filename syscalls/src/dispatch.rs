@@ -77,7 +77,23 @@ pub fn finish(task: &Task, result: Result<Reply>) {
         Ok(Reply::Interrupt) => send(kernel, call, Answer::Interrupt),
         Ok(Reply::Deferred) => (),
         Err(e) => send(kernel, call, Answer::Error(e)),
-        Ok(Reply::Descriptor { fd, cloexec }) => {
+        Ok(Reply::Descriptor {
+            fd,
+            cloexec,
+            exclusive: true,
+        }) => match kernel.engine.inject(call, fd.as_fd(), None, cloexec) {
+            Ok(number) => {
+                drop(fd);
+                send(kernel, call, Answer::Value(i64::from(number)));
+            }
+            Err(Errno::ESRCH) => (),
+            Err(e) => send(kernel, call, Answer::Error(e)),
+        },
+        Ok(Reply::Descriptor {
+            fd,
+            cloexec,
+            exclusive: false,
+        }) => {
             match kernel
                 .engine
                 .answer_with_descriptor(call, fd.as_fd(), cloexec)

@@ -15,6 +15,7 @@ pub mod handlers;
 pub mod kernel;
 pub mod process;
 pub mod sockets;
+pub mod states;
 pub mod table;
 pub mod task;
 pub mod wait;

@@ -2,23 +2,17 @@
 //!
 //! The kernel keeps the processes; this keeps what Duet virtualises of them: root, working directory,
 //! umask, credentials and executable. Forking is not intercepted. A process is entered when it first
-//! makes an intercepted call, and takes its state from its parent. Two rules make that exact:
-//!
-//! - before a process changes its state, all children it already has are entered, with the old one;
-//! - a process keeps the address of the initial stack that its last `execve` was given
-//!   (`/proc/PID/stat`, field 28), which is random, is inherited by `fork`, and so names the lineage of
-//!   a child whose parent died or exec'ed before it was entered. The states of such parents are kept
-//!   by it.
+//! makes an intercepted call, and finds its state by the number it has inherited ([`states`]).
 //!
 //! # Lock order
 //!
-//! `ProcessTable::inner`, then `Process::state`. Neither is held over a call to the VFS.
+//! `ProcessTable::inner`, then `Process::state`, then `ProcessTable::states`. None is held over a call
+//! to the VFS.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -28,6 +22,8 @@ use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::Location;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::Mutex;
+
+use crate::states::{self, States};
 
 /// The program a process runs.
 #[derive(Clone)]
@@ -52,8 +48,8 @@ pub struct State {
     pub creds: Arc<Creds>,
     /// What it runs; `None` before the first `execve`.
     pub program: Option<Program>,
-    /// Address of the initial stack pointer of the last `execve`.
-    pub lineage: u64,
+    /// Its number, given by the process table.
+    pub number: u64,
     /// `PR_SET_KEEPCAPS`.
     pub keep_caps: bool,
     /// `PR_SET_NO_NEW_PRIVS` as the guest set it.
@@ -64,7 +60,7 @@ pub struct State {
 pub struct PendingExec {
     /// The thread that called.
     pub tid: Tid,
-    /// State to take on when it does; `lineage` is filled in then.
+    /// State to take on when it does.
     pub state: State,
     /// What the stub is to do.
     pub launch: crate::handlers::exec::Launch,
@@ -151,12 +147,15 @@ impl Process {
     }
 
     /// A copy of the caller's descriptor `fd`: the same open file description.
-    pub fn descriptor(&self, fd: RawFd) -> Result<OwnedFd> {
-        // SAFETY: plain integers; the kernel checks them.
-        let n = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), fd, 0) };
-        let n = Errno::result(n)?;
-        // SAFETY: the kernel has just returned this descriptor to us.
-        Ok(unsafe { OwnedFd::from_raw_fd(n as RawFd) })
+    pub fn descriptor(&self, fd: RawFd, caller: Tid) -> Result<OwnedFd> {
+        match get_descriptor(&self.pidfd, fd) {
+            // A leader that has left has no table any more; its threads have.
+            Err(e @ (Errno::EBADF | Errno::ESRCH)) if caller.0 != self.tgid => {
+                let thread = open_pidfd(caller.0, PIDFD_THREAD).map_err(|_| e)?;
+                get_descriptor(&thread, fd)
+            }
+            other => other,
+        }
     }
 }
 
@@ -171,9 +170,6 @@ fn innermost_pid(text: &str) -> i32 {
 /// takes to use up the numbers and give it to somebody else.
 const THREAD_TRUST: Duration = Duration::from_millis(100);
 
-/// States of former parents that are kept for children not yet entered.
-const MAX_GHOSTS: usize = 4096;
-
 struct Entry {
     process: Arc<Process>,
     /// When the thread was last known to belong to the process; `None` for the leader, whose end
@@ -184,28 +180,6 @@ struct Entry {
 #[derive(Default)]
 struct Inner {
     threads: HashMap<i32, Entry>,
-    ghosts: HashMap<Ghost, Arc<State>>,
-    ghost_order: VecDeque<Ghost>,
-}
-
-/// Whose state it was: the lineage, and for a process that has exec'ed since, its id.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Ghost {
-    lineage: u64,
-    host_pid: Option<i32>,
-}
-
-impl Inner {
-    fn remember(&mut self, ghost: Ghost, state: Arc<State>) {
-        if self.ghosts.insert(ghost, state).is_none() {
-            self.ghost_order.push_back(ghost);
-        }
-        if self.ghost_order.len() > MAX_GHOSTS
-            && let Some(oldest) = self.ghost_order.pop_front()
-        {
-            self.ghosts.remove(&oldest);
-        }
-    }
 }
 
 /// All guest processes that have made an intercepted call.
@@ -214,18 +188,10 @@ pub struct ProcessTable {
     deaths: Epoll,
     /// The sandbox's init, in the supervisor's numbers.
     init: AtomicI32,
-    /// State of a process that descends from nobody known.
-    initial: Arc<State>,
+    states: Mutex<States>,
     /// The program that the first process is about to run.
     first_launch: Mutex<Option<PendingExec>>,
     next_serial: AtomicU64,
-}
-
-/// What `/proc/PID/stat` tells of a process.
-struct Ancestry {
-    ppid: i32,
-    terminal: u64,
-    start_stack: u64,
 }
 
 /// Hands the first 4 KiB of a `/proc` file to `parse`: such a file gives all it has in one read.
@@ -236,30 +202,15 @@ fn read_proc<T>(path: &str, parse: impl FnOnce(&[u8]) -> T) -> Result<T> {
     Ok(parse(buf.get(..n).unwrap_or_default()))
 }
 
-fn ancestry(pid: i32) -> Result<Ancestry> {
-    read_proc(&format!("/proc/{pid}/stat"), parse_stat)?
-}
-
-fn parse_stat(text: &[u8]) -> Result<Ancestry> {
-    // The second field is a name in brackets that may hold anything.
-    let close = text.iter().rposition(|&b| b == b')').ok_or(Errno::ESRCH)?;
-    let rest = String::from_utf8_lossy(text.get(close + 1..).unwrap_or_default());
-    let mut fields = rest.split_ascii_whitespace();
-    // Fields 4, 7 and 28, counted from 1; the first here is field 3.
-    let mut field = |skip| fields.nth(skip).ok_or(Errno::ESRCH);
-    let ppid = field(1)?.parse().map_err(|_| Errno::ESRCH)?;
-    let terminal = field(2)?.parse().map_err(|_| Errno::ESRCH)?;
-    let start_stack = field(20)?.parse().map_err(|_| Errno::ESRCH)?;
-    Ok(Ancestry {
-        ppid,
-        terminal,
-        start_stack,
-    })
-}
-
 /// Device number of a thread's controlling terminal, as the host has it; `None` without one.
 pub fn controlling_terminal(tid: Tid) -> Option<u64> {
-    ancestry(tid.0).ok().map(|a| a.terminal).filter(|&t| t != 0)
+    let text = fs::read(format!("/proc/{}/stat", tid.0)).ok()?;
+    // The second field is a name in brackets that may hold anything.
+    let close = text.iter().rposition(|&b| b == b')')?;
+    let rest = String::from_utf8_lossy(text.get(close + 1..)?);
+    // Field 7, counted from 1; the first here is field 3.
+    let terminal = rest.split_ascii_whitespace().nth(4)?.parse().ok()?;
+    Some(terminal).filter(|&t| t != 0)
 }
 
 /// Children of a thread, in the host's numbers; none if it is gone.
@@ -277,19 +228,20 @@ fn thread_group(tid: i32) -> Result<i32> {
     line.and_then(|l| l.trim().parse().ok()).ok_or(Errno::ESRCH)
 }
 
-/// Longest chain of parents that is followed for one that is known.
-const MAX_ANCESTORS: usize = 64;
-
 impl ProcessTable {
     /// An empty table; `initial` is the state of the first process, which is to run `first`.
     pub fn new(initial: State, first: PendingExec) -> Result<ProcessTable> {
+        let initial = State {
+            number: states::FIRST,
+            ..initial
+        };
         Ok(ProcessTable {
             first_launch: Mutex::new(Some(first)),
             next_serial: AtomicU64::new(1),
             inner: Mutex::default(),
             deaths: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             init: AtomicI32::new(0),
-            initial: Arc::new(initial),
+            states: Mutex::new(States::new(Arc::new(initial))),
         })
     }
 
@@ -306,7 +258,7 @@ impl ProcessTable {
         {
             return Ok(e.process.clone());
         }
-        self.enter(tid.0, 0)
+        self.enter(tid.0)
     }
 
     /// The process with this id in the supervisor's numbers, if it is known.
@@ -348,9 +300,9 @@ impl ProcessTable {
         }
     }
 
-    /// The state of a process that descends from nobody known.
-    pub fn initial_state(&self) -> Arc<State> {
-        self.initial.clone()
+    /// The state that the first process started with.
+    pub fn initial_state(&self) -> Option<Arc<State>> {
+        self.states.lock().get(states::FIRST)
     }
 
     /// Whether a living process runs this file.
@@ -386,15 +338,15 @@ impl ProcessTable {
             .collect()
     }
 
-    fn enter(&self, tid: i32, depth: usize) -> Result<Arc<Process>> {
-        let pidfd = match open_pidfd(tid) {
+    fn enter(&self, tid: i32) -> Result<Arc<Process>> {
+        let pidfd = match open_pidfd(tid, 0) {
             Ok(fd) => fd,
             // Not a thread-group leader (EINVAL, and ENOENT of late).
             Err(Errno::EINVAL | Errno::ENOENT) => {
                 let leader = thread_group(tid)?;
                 let process = match self.by_host_pid(leader) {
                     Some(p) => p,
-                    None => self.enter(leader, depth)?,
+                    None => self.enter_leader(leader, open_pidfd(leader, 0)?)?,
                 };
                 let entry = Entry {
                     process: process.clone(),
@@ -405,7 +357,12 @@ impl ProcessTable {
             }
             Err(e) => return Err(e),
         };
-        let state = self.inherited(tid, depth)?;
+        self.enter_leader(tid, pidfd)
+    }
+
+    /// Enters a process by its leader, which may have left already.
+    fn enter_leader(&self, tid: i32, pidfd: OwnedFd) -> Result<Arc<Process>> {
+        let state = self.inherited(tid)?;
         let process = Arc::new(Process {
             tgid: tid,
             serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
@@ -434,62 +391,48 @@ impl ProcessTable {
         Ok(process)
     }
 
-    /// The state that process `pid`, not yet entered, took from its parent.
-    fn inherited(&self, pid: i32, depth: usize) -> Result<Arc<State>> {
-        let own = ancestry(pid)?;
-        let init = self.init.load(Ordering::Relaxed);
-        if own.ppid != init && own.ppid != 0 && depth < MAX_ANCESTORS {
-            let parent = match self.by_host_pid(own.ppid) {
-                Some(p) => Some(p),
-                None => self.enter(own.ppid, depth + 1).ok(),
-            };
-            // A subreaper may have taken the parent's place: then the lineages differ.
-            if let Some(state) = parent.map(|p| p.state())
-                && (state.lineage == own.start_stack || state.lineage == 0)
-            {
-                return Ok(state);
-            }
-        }
-        let inner = self.inner.lock();
-        let lineage = own.start_stack;
-        let exec_ed = Ghost {
-            lineage,
-            host_pid: Some(own.ppid),
-        };
-        let dead = Ghost {
-            lineage,
-            host_pid: None,
-        };
-        if let Some(state) = inner
-            .ghosts
-            .get(&exec_ed)
-            .or_else(|| inner.ghosts.get(&dead))
-        {
-            return Ok(state.clone());
-        }
-        let living = inner.threads.values().map(|e| e.process.state());
-        let kin = living.into_iter().find(|s| s.lineage == own.start_stack);
-        Ok(kin.unwrap_or_else(|| self.initial.clone()))
+    fn inherited(&self, pid: i32) -> Result<Arc<State>> {
+        let number = states::stamp_of(pid)?;
+        let state = self.states.lock().get(number);
+        state.ok_or_else(|| {
+            log::error!("process {pid} has inherited state {number}, which is not known");
+            Errno::EPERM
+        })
     }
 
-    /// Changes the state of `process`, after its present children have been given the old one.
+    /// Changes the state of `process`.
     pub fn change(&self, process: &Process, change: impl FnOnce(&mut State)) {
-        self.enter_children(process);
         let mut state = process.state.lock();
         let mut new = State::clone(&state);
         change(&mut new);
-        *state = Arc::new(new);
+        self.install(process, &mut state, new);
+        drop(state);
+        self.forget_unused_states();
     }
 
-    /// After an `execve`: `state` has the new lineage. Children that are not entered yet have the old
-    /// one, and find the old state by it.
-    pub fn replace_state(&self, process: &Process, state: State) {
-        let old = std::mem::replace(&mut *process.state.lock(), Arc::new(state));
-        let ghost = Ghost {
-            lineage: old.lineage,
-            host_pid: Some(process.tgid),
-        };
-        self.inner.lock().remember(ghost, old);
+    /// After an `execve`.
+    pub fn replace_state(&self, process: &Process, new: State) {
+        let mut state = process.state.lock();
+        self.install(process, &mut state, new);
+        drop(state);
+        self.forget_unused_states();
+    }
+
+    fn install(&self, process: &Process, state: &mut Arc<State>, new: State) {
+        *state = self.states.lock().add(new);
+        if let Err(e) = states::stamp(process.tgid, state.number) {
+            log::debug!("process {} is gone: {e}", process.tgid);
+        }
+    }
+
+    fn forget_unused_states(&self) {
+        if !self.states.lock().are_crowded() {
+            return;
+        }
+        // Whoever is unknown may hold any number.
+        self.enter_all();
+        let in_use: HashSet<u64> = self.all().iter().map(|p| p.state().number).collect();
+        self.states.lock().keep(&in_use);
     }
 
     /// What the first process is to run; once.
@@ -497,35 +440,9 @@ impl ProcessTable {
         self.first_launch.lock().take()
     }
 
-    fn enter_children(&self, process: &Process) {
-        let tgid = process.tgid;
-        let tasks = format!("/proc/{tgid}/task");
-        // Two links of its own, and one for each thread.
-        const ONE_THREAD: u64 = 3;
-        match fs::metadata(&tasks) {
-            Ok(m) if m.nlink() == ONE_THREAD => self.enter_children_of(tgid, tgid),
-            Ok(_) => {
-                let Ok(entries) = fs::read_dir(&tasks) else {
-                    return;
-                };
-                let tids = entries
-                    .flatten()
-                    .filter_map(|e| e.file_name().to_str()?.parse().ok());
-                tids.for_each(|tid| self.enter_children_of(tgid, tid));
-            }
-            Err(e) => log::debug!("process {tgid} is gone: {e}"),
-        }
-    }
-
-    fn enter_children_of(&self, tgid: i32, tid: i32) {
-        children_of(tgid, tid)
-            .into_iter()
-            .for_each(|c| self.enter_child(c));
-    }
-
     fn enter_child(&self, child: i32) {
         if self.by_host_pid(child).is_none()
-            && let Err(e) = self.enter(child, 0)
+            && let Err(e) = self.enter(child)
         {
             log::debug!("process {child} ended before it was entered: {e}");
         }
@@ -558,21 +475,25 @@ impl ProcessTable {
         inner
             .threads
             .retain(|_, e| !Arc::ptr_eq(&e.process, &process));
-        let state = process.state();
-        inner.remember(
-            Ghost {
-                lineage: state.lineage,
-                host_pid: None,
-            },
-            state,
-        );
     }
 }
 
-fn open_pidfd(pid: i32) -> Result<OwnedFd> {
+/// `PIDFD_THREAD` (Linux 6.9): of one thread.
+const PIDFD_THREAD: i32 = libc::O_EXCL;
+
+fn open_pidfd(pid: i32, flags: i32) -> Result<OwnedFd> {
     // SAFETY: plain integers; the kernel checks them.
-    let n = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let n = Errno::result(n)?;
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) })
+}
+
+fn get_descriptor(pidfd: &OwnedFd, fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain integers; the kernel checks them.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
+}
+
+/// The descriptor that a system call has returned.
+fn owned(result: libc::c_long) -> Result<OwnedFd> {
+    let n = Errno::result(result)?;
     // SAFETY: the kernel has just returned this descriptor to us.
     Ok(unsafe { OwnedFd::from_raw_fd(n as RawFd) })
 }
@@ -580,13 +501,6 @@ fn open_pidfd(pid: i32) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ancestry_is_read_from_stat() {
-        let own = ancestry(std::process::id() as i32).unwrap();
-        assert_eq!(own.ppid, nix::unistd::getppid().as_raw());
-        assert!(own.start_stack > 0x1000);
-    }
 
     #[test]
     fn the_innermost_pid_is_the_last() {

@@ -25,6 +25,9 @@ pub enum Reply {
         fd: OwnedFd,
         /// Whether it is closed by `execve`.
         cloexec: bool,
+        /// Whether it matters to others that nobody but the caller holds it (the end of a FIFO): it is
+        /// then handed over in two steps, and let go of before the caller goes on.
+        exclusive: bool,
     },
     /// The kernel runs the call as it stands.
     Run,
@@ -141,9 +144,14 @@ impl Task {
         self.descriptor(dirfd)?.location.ok_or(Errno::ENOTDIR)
     }
 
+    /// A copy of the caller's descriptor `fd`: the same open file description.
+    pub fn copy_of(&self, fd: i32) -> Result<OwnedFd> {
+        self.process.descriptor(fd, self.call.tid)
+    }
+
     /// The caller's descriptor `fd`.
     pub fn descriptor(&self, fd: i32) -> Result<Descriptor> {
-        let copy = self.process.descriptor(fd)?;
+        let copy = self.copy_of(fd)?;
         let stat = fstat(copy.as_fd())?;
         let id = BackingId {
             dev: stat.st_dev,

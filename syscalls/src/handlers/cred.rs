@@ -365,8 +365,24 @@ pub(super) fn prctl(t: &Task) -> Result<Reply> {
         }
         // Yama's: there is nothing to permit where nobody traces.
         libc::PR_SET_PTRACER => Ok(Reply::DONE),
-        libc::PR_SET_MM => Err(Errno::EPERM),
+        libc::PR_SET_SECCOMP => filter(t, arg == u64::from(libc::SECCOMP_MODE_FILTER)),
         _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `seccomp(operation, flags, args)`.
+pub(super) fn seccomp(t: &Task) -> Result<Reply> {
+    filter(t, t.uint(0) == libc::SECCOMP_SET_MODE_FILTER)
+}
+
+/// A filter wants `no_new_privs` or a capability, as its guest has them; all guests have the former on
+/// the host.
+fn filter(t: &Task, installs: bool) -> Result<Reply> {
+    let may = t.state.no_new_privs || t.state.creds.has(Caps::SYS_ADMIN);
+    if installs && !may {
+        Err(Errno::EACCES)
+    } else {
+        Ok(Reply::Run)
     }
 }
 

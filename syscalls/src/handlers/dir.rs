@@ -98,7 +98,7 @@ fn pack_dirent(out: &mut Vec<u8>, room: usize, e: &DirEntry) -> bool {
 
 pub(super) fn inotify_add_watch(t: &Task) -> Result<Reply> {
     let mask = t.uint(2);
-    let inotify = t.process.descriptor(t.int(0))?;
+    let inotify = t.copy_of(t.int(0))?;
     let path = t.path(1)?;
     let mut how = Lookup::FOLLOW;
     how.set(Lookup::FOLLOW, mask & libc::IN_DONT_FOLLOW == 0);

@@ -223,14 +223,19 @@ fn open_program(vfs: &Vfs, cx: &Context<'_>, location: &Location) -> Result<File
 fn is_written_to(file: &OwnedFd) -> bool {
     // SAFETY: integers.
     let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
-    match Errno::result(lease(libc::F_RDLCK)) {
-        Err(Errno::EAGAIN) => true,
-        Err(_) => false,
-        Ok(_) => {
-            lease(libc::F_UNLCK);
-            false
+    // Duet itself holds what it opens for a moment longer than the guest waits for it.
+    const TRIES: u32 = 3;
+    for _ in 0..TRIES {
+        match Errno::result(lease(libc::F_RDLCK)) {
+            Err(Errno::EAGAIN) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            Err(_) => return false,
+            Ok(_) => {
+                lease(libc::F_UNLCK);
+                return false;
+            }
         }
     }
+    true
 }
 
 /// Credentials after `execve` (capabilities(7), "Transformation of capabilities during execve").
@@ -394,9 +399,7 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
     }
     match hand_over(t, &pending.launch, rsp, buffer, size) {
         Ok(count) => {
-            let mut state = pending.state;
-            state.lineage = rsp;
-            t.kernel.processes.replace_state(&t.process, state);
+            t.kernel.processes.replace_state(&t.process, pending.state);
             Ok(Reply::Value(count))
         }
         Err(e) => {

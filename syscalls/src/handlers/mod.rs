@@ -127,7 +127,10 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("sethostname", system::sethostname),
     ("setdomainname", system::setdomainname),
     ("sysinfo", system::sysinfo),
+    ("getrlimit", system::getrlimit),
+    ("setrlimit", system::setrlimit),
     ("prlimit64", system::prlimit64),
+    ("seccomp", cred::seccomp),
 ];
 
 /// The handler of call `nr`, if one serves it.

@@ -51,7 +51,7 @@ pub(super) fn bind(t: &Task) -> Result<Reply> {
     let Some(path) = unix_path(&addr) else {
         return Ok(Reply::Run);
     };
-    let socket = t.process.descriptor(t.int(0))?;
+    let socket = t.copy_of(t.int(0))?;
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
     }
@@ -72,7 +72,7 @@ pub(super) fn connect(t: &Task) -> Result<Reply> {
     let Some(path) = unix_path(&addr) else {
         return Ok(Reply::Run);
     };
-    let socket = t.process.descriptor(t.int(0))?;
+    let socket = t.copy_of(t.int(0))?;
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
     }
@@ -147,7 +147,7 @@ pub(super) fn getpeername(t: &Task) -> Result<Reply> {
 }
 
 fn get_name(t: &Task, call: NameCall) -> Result<Reply> {
-    let socket = t.process.descriptor(t.int(0))?;
+    let socket = t.copy_of(t.int(0))?;
     let mut addr = name_of(&socket, call)?;
     let Some(host) = unix_path(&addr) else {
         return Ok(Reply::Run);
@@ -168,7 +168,7 @@ pub(super) fn sendto(t: &Task) -> Result<Reply> {
     let Some(path) = unix_path(&addr) else {
         return Ok(Reply::Run);
     };
-    let socket = t.process.descriptor(t.int(0))?;
+    let socket = t.copy_of(t.int(0))?;
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
     }

@@ -115,7 +115,12 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
         refuse_busy_text(t, &base, path, &how)?;
     }
     match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
-        Opened::File(fd) => Ok(Reply::Descriptor { fd, cloexec }),
+        Opened::File(fd) => Ok(Reply::Descriptor {
+            // Else it would have been a blocking open, if it is a FIFO.
+            exclusive: how.flags & libc::O_NONBLOCK != 0,
+            fd,
+            cloexec,
+        }),
         Opened::Blocking(location, flags) => open_blocking(t, location, flags, cloexec),
     }
 }
@@ -143,7 +148,11 @@ fn refuse_busy_text(t: &Task, base: &Location, path: &[u8], how: &OpenHow) -> Re
 fn open_blocking(t: &Task, location: Location, flags: i32, cloexec: bool) -> Result<Reply> {
     wait::elsewhere(t, move |t| {
         match t.kernel.vfs.open_blocking(&t.cx(), &location, flags) {
-            Ok(fd) => Blocked::Ended(Ok(Reply::Descriptor { fd, cloexec })),
+            Ok(fd) => Blocked::Ended(Ok(Reply::Descriptor {
+                fd,
+                cloexec,
+                exclusive: true,
+            })),
             Err(Errno::EINTR) => Blocked::Interrupted,
             Err(e) => Blocked::Ended(Err(e)),
         }

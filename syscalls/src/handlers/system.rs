@@ -3,6 +3,7 @@
 use duet_vfs::types::{Caps, Errno, Result};
 
 use crate::kernel::NameKind;
+use crate::states;
 use crate::task::{Reply, Task};
 
 /// `__NEW_UTS_LEN`.
@@ -45,9 +46,34 @@ pub(super) fn sysinfo(t: &Task) -> Result<Reply> {
     Ok(Reply::DONE)
 }
 
+/// Of `RLIMIT_LOCKS`.
+pub(super) fn getrlimit(t: &Task) -> Result<Reply> {
+    no_lock_limit(t, 0, t.arg(1))
+}
+
+/// Of `RLIMIT_LOCKS`.
+pub(super) fn setrlimit(t: &Task) -> Result<Reply> {
+    no_lock_limit(t, t.arg(1), 0)
+}
+
+/// `RLIMIT_LOCKS` has no meaning, and is Duet's: it shows as unlimited, and setting it does nothing.
+fn no_lock_limit(t: &Task, new: u64, old: u64) -> Result<Reply> {
+    const RLIMIT_SIZE: usize = 16;
+    if new != 0 {
+        t.read(new, RLIMIT_SIZE)?;
+    }
+    if old != 0 {
+        t.write(old, &[0xff; RLIMIT_SIZE])?;
+    }
+    Ok(Reply::DONE)
+}
+
 /// Of another process: the caller itself is the kernel's own matter.
 pub(super) fn prlimit64(t: &Task) -> Result<Reply> {
     use duet_vfs::inode::Caller;
+    if t.uint(1) == states::STAMP {
+        return no_lock_limit(t, t.arg(2), t.arg(3));
+    }
     let pid = t.int(0);
     if pid == t.pid() {
         return Ok(Reply::Run);

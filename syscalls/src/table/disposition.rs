@@ -125,7 +125,15 @@ pub(super) const UNSHARE_NO_NAMESPACE: Disposition = When(
 );
 
 /// `prlimit64`: of the caller itself.
-pub(super) const OWN_LIMITS: Disposition = When(Rule::Zero(0), &Native, &Emulated);
+pub(super) const OWN_LIMITS: Disposition = When(
+    Rule::In(1, values![RLIMIT_LOCKS]),
+    &Emulated,
+    &When(Rule::Zero(0), &Native, &Emulated),
+);
+
+/// `getrlimit`, `setrlimit`: `RLIMIT_LOCKS` holds what processes inherit of Duet's.
+pub(super) const NO_LOCK_LIMIT: Disposition =
+    When(Rule::In(0, values![RLIMIT_LOCKS]), &Emulated, &Native);
 
 /// `migrate_pages`, `move_pages`: of the caller itself.
 pub(super) const OWN_PAGES: Disposition = When(Rule::Zero(0), &Native, &Refused(Errno::EPERM));
@@ -155,6 +163,7 @@ pub(super) const OWN_ATTRIBUTES: Disposition = When(
                 PR_SET_PTRACER,
                 PR_SET_NO_NEW_PRIVS,
                 PR_GET_NO_NEW_PRIVS,
+                PR_SET_SECCOMP,
             ],
         ),
         &Emulated,

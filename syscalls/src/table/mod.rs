@@ -34,8 +34,8 @@ pub const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 mod prelude {
     pub(super) use super::calls;
     pub(super) use super::disposition::{
-        CLONE_NO_NAMESPACE, Disposition::*, KNOWN_FAMILIES, NO_ADDRESS, OWN_ATTRIBUTES, OWN_LIMITS,
-        OWN_PAGES, SAFE_REQUEST, UNSHARE_NO_NAMESPACE,
+        CLONE_NO_NAMESPACE, Disposition::*, KNOWN_FAMILIES, NO_ADDRESS, NO_LOCK_LIMIT,
+        OWN_ATTRIBUTES, OWN_LIMITS, OWN_PAGES, SAFE_REQUEST, UNSHARE_NO_NAMESPACE,
     };
     pub(super) use super::types::{
         Arg, Family, Len::*, Ret, Row, Set::*, Struct::*, Type::*, inout, inouts, input, inputs,

@@ -100,7 +100,7 @@ calls! {
     94 lchown(path: Path, owner: Uid, group: Gid) -> Zero, File, Emulated, "The owner is stored with the node; the host's file keeps its own.";
     95 umask(mask: Mode) -> Mode, File, Emulated, "The mask is virtual, as the supervisor makes the files.";
     96 gettimeofday(tv: output(Timeval), tz: output(Timezone)) -> Zero, Time, Native;
-    97 getrlimit(resource: One(RLIMIT), rlim: output(Rlimit)) -> Zero, Process, Native;
+    97 getrlimit(resource: One(RLIMIT), rlim: output(Rlimit)) -> Zero, Process, NO_LOCK_LIMIT, "Native, but for a limit without meaning in Linux that Duet uses itself.";
     98 getrusage(who: One(RUSAGE), usage: output(Rusage)) -> Zero, Process, Native;
     99 sysinfo(info: output(Sysinfo)) -> Zero, System, Emulated, "Shows the sandbox's memory, load and processes, not the host's.";
     100 times(buf: output(Tms)) -> Value, Time, Native;

@@ -35,7 +35,7 @@ calls! {
     157 prctl(option: One(PR), arg2: Word, arg3: Word, arg4: Word, arg5: Word) -> Value, Process, OWN_ATTRIBUTES, "Native but for capabilities, no_new_privs and tracers, which are virtual, and the layout of the image, which is refused.";
     158 arch_prctl(op: One(ARCH), addr: Addr) -> Value, Process, Native;
     159 adjtimex(buf: inout(Timex)) -> Value, Time, Native, "The kernel lets the guest read, and refuses to set.";
-    160 setrlimit(resource: One(RLIMIT), rlim: input(Rlimit)) -> Zero, Process, Native;
+    160 setrlimit(resource: One(RLIMIT), rlim: input(Rlimit)) -> Zero, Process, NO_LOCK_LIMIT, "Native, but for a limit without meaning in Linux that Duet uses itself.";
     161 chroot(path: Path) -> Zero, File, Emulated, "The root directory is virtual.";
     162 sync() -> Zero, File, Native;
     163 acct(path: Path) -> Zero, System, Refused(EPERM), "It is for root on the host.";

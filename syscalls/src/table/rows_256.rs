@@ -64,7 +64,7 @@ calls! {
     314 sched_setattr(pid: Pid, attr: input(SchedAttr), flags: UInt) -> Zero, Process, Native;
     315 sched_getattr(pid: Pid, attr: outputs(SchedAttr, Sized(2)), size: UInt, flags: UInt) -> Zero, Process, Native;
     316 renameat2(olddirfd: DirFd, oldpath: Path, newdirfd: DirFd, newpath: Path, flags: Flags(RENAME)) -> Zero, File, Emulated, "Done in the sandbox's tree.";
-    317 seccomp(op: One(SECCOMPOP), flags: Flags(SECCOMPFLAG), args: Word) -> Value, Process, Native, "A filter of the guest stacks on Duet's; the kernel refuses it a second listener.";
+    317 seccomp(op: One(SECCOMPOP), flags: Flags(SECCOMPFLAG), args: Word) -> Value, Process, Emulated, "Needs no_new_privs or a virtual CAP_SYS_ADMIN; a filter of the guest stacks on Duet's; the kernel refuses it a second listener.";
     318 getrandom(buf: outputs(Bytes, Sized(1)), buflen: Size, flags: Flags(GRND)) -> Bytes, System, Native;
     319 memfd_create(name: Str, flags: Flags(MFD)) -> Fd, Memory, Native;
     320 kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Size, cmdline: inputs(Bytes, Sized(2)), flags: Flags(KEXEC)) -> Zero, System, Refused(EPERM), "It is for root on the host.";
