@@ -99,7 +99,7 @@ impl StackError {
 pub fn rewrite_stack(block: &[u8], rsp: u64, fix: &StackFix) -> Result<Rewritten, StackError> {
     let words = Words(block);
     let argc = words.get(0)?;
-    if argc > (MAX_BLOCK / 8) as u64 || rsp % 8 != 0 || rsp >= TASK_SIZE {
+    if argc > (MAX_BLOCK / 8) as u64 || !rsp.is_multiple_of(8) || rsp >= TASK_SIZE {
         return Err(StackError::Malformed);
     }
     let argv_end = 1 + argc as usize;

@@ -11,10 +11,10 @@ use duet_tests::{command_output, duet_command, host_tool, skip, testbins_dir};
 fn verdicts(output: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for line in output.lines() {
-        if let Some((verdict, name)) = line.split_once(": ") {
-            if matches!(verdict, "PASS" | "FAIL" | "SKIPPED" | "UNTESTED") {
-                all.insert(name.to_string(), verdict.to_string());
-            }
+        if let Some((verdict, name)) = line.split_once(": ")
+            && matches!(verdict, "PASS" | "FAIL" | "SKIPPED" | "UNTESTED")
+        {
+            all.insert(name.to_string(), verdict.to_string());
         }
     }
     all

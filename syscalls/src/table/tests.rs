@@ -289,7 +289,7 @@ fn interpret(program: &[sock_filter], arch: u32, nr: u32, args: &[u64; 6]) -> Ru
         let code = u32::from(instruction.code);
         if code == BPF_LD | BPF_W | BPF_ABS {
             let offset = k as usize;
-            assert!(offset % 4 == 0 && offset < data.len());
+            assert!(offset.is_multiple_of(4) && offset < data.len());
             read_arguments |= offset >= 8;
             acc = u32::from_le_bytes(data[offset..offset + 4].try_into().expect("four bytes"));
         } else if code == BPF_RET | BPF_K {

@@ -99,10 +99,10 @@ pub(crate) fn read_numbers(
             };
             let name = entry.get(19..).unwrap_or_default();
             let name = name.split(|&b| b == 0).next().unwrap_or_default();
-            if let Some(number) = parse_number(name) {
-                if !sink(number, next) {
-                    return Ok(());
-                }
+            if let Some(number) = parse_number(name)
+                && !sink(number, next)
+            {
+                return Ok(());
             }
             rest = tail;
         }
