@@ -8,7 +8,9 @@ mod build;
 mod run;
 
 pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
-pub use run::{Output, both, command_output, duet_command, duet_run, native_run, tempdir};
+pub use run::{
+    Known, Output, both, both_but, command_output, duet_command, duet_run, native_run, tempdir,
+};
 
 use std::io::Write;
 

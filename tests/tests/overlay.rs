@@ -118,15 +118,15 @@ fn ownership_survives() {
     let options = ["--rootfs", root, "--rw"];
     sh(
         &options,
-        "$b chown 1234:5678 /data/file; $b chmod 4751 /data/file; $b mknod /null c 1 3; $b mknod /blk b 77 88; $b mkfifo /fifo
-         $b chown 9:9 /data/sub /null; $b ln -s x /link; $b chown -h 5:6 /link",
+        "$b chown 1234:5678 /data/file; $b chmod 4751 /data/file; $b mknod /data/null c 1 3; $b mknod /blk b 77 88; $b mkfifo /fifo
+         $b chown 9:9 /data/sub /data/null; $b ln -s x /link; $b chown -h 5:6 /link",
     )
     .ok();
-    let look = "$b stat -c '%n %u:%g %a %F %t,%T' /data/file /null /blk /fifo /data/sub /link; echo x > /null; $b cat /null";
+    let look = "$b stat -c '%n %u:%g %a %F %t,%T' /data/file /data/null /blk /fifo /data/sub /link; echo x > /data/null; $b cat /data/null";
     let out = sh(&options, look).ok();
     assert_eq!(
         out,
-        "/data/file 1234:5678 4751 regular file 0,0\n/null 9:9 644 character special file 1,3\n/blk 0:0 644 block special file 4d,58\n\
+        "/data/file 1234:5678 4751 regular file 0,0\n/data/null 9:9 644 character special file 1,3\n/blk 0:0 644 block special file 4d,58\n\
          /fifo 0:0 644 fifo 0,0\n/data/sub 9:9 755 directory 0,0\n/link 5:6 777 symbolic link 0,0\n"
     );
     // the host's own files have not become set-id or devices
@@ -134,7 +134,7 @@ fn ownership_survives() {
         fs::metadata(dir.path().join("data/file")).unwrap().mode() & 0o6000,
         0
     );
-    assert!(fs::metadata(dir.path().join("null")).unwrap().rdev() == 0);
+    assert!(fs::metadata(dir.path().join("data/null")).unwrap().rdev() == 0);
     // and a throw-away layer over the tree sees the same
     assert_eq!(sh(&["--rootfs", root], look).ok(), out);
 }
