@@ -81,6 +81,23 @@ pub(super) fn rename_stat(host: &[u8], name: &str) -> Vec<u8> {
     out
 }
 
+/// `limits` with the number of file locks unlimited: Duet keeps a number of its own in that limit.
+pub(super) fn unlimited_locks(text: &[u8]) -> Vec<u8> {
+    const NAME: &[u8] = b"Max file locks            ";
+    let mut out = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|&b| b == b'\n') {
+        match line.strip_prefix(NAME).and_then(|rest| rest.get(20..)) {
+            Some(rest) => {
+                out.extend_from_slice(NAME);
+                out.extend_from_slice(b"unlimited           ");
+                out.extend_from_slice(rest);
+            }
+            None => out.extend_from_slice(line),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -185,6 +185,7 @@ enum Source {
     /// Always this.
     Text(&'static str),
     Status,
+    Limits,
     Stat,
     Comm,
     Cmdline,
@@ -257,7 +258,7 @@ static ENTRIES: &[Entry] = &[
     entry("exe", 0o777, Kind::Link),
     file("gid_map", 0o644, IDENTITY_MAP),
     file("io", 0o400, Source::Private),
-    file("limits", 0o444, Source::Live),
+    file("limits", 0o444, Source::Limits),
     file("loginuid", 0o644, Source::Text("4294967295")),
     file("maps", 0o444, Source::Maps),
     file("mountinfo", 0o444, Source::Mounts(Format::MountInfo)),
@@ -594,6 +595,7 @@ impl Inode for TaskFile {
             }
             Source::Text(text) => snapshot::open(text.as_bytes(), flags),
             Source::Status => snapshot::open(&self.status()?, flags),
+            Source::Limits => snapshot::open(&status::unlimited_locks(&self.text()?), flags),
             Source::Stat if init()? => {
                 snapshot::open(&status::rename_stat(&self.text()?, INIT_NAME), flags)
             }
