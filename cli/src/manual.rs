@@ -28,7 +28,11 @@ There is no such program.
 ";
 
 /// Prints one page about everything, in the format of man(7). `duet` is the whole command line.
-pub fn manual(mut duet: Command) -> Result<u8> {
+pub fn manual(duet: Command) -> Result<u8> {
+    print(&page(duet)?)
+}
+
+fn page(mut duet: Command) -> Result<Vec<u8>> {
     duet.build();
     let examples = duet.get_after_help().map(ToString::to_string);
     let page = Man::new(duet.clone());
@@ -54,7 +58,7 @@ pub fn manual(mut duet: Command) -> Result<u8> {
         let lines = examples.trim_start_matches("Examples:\n");
         writeln!(text, ".SH EXAMPLES\n.nf\n{}\n.fi", escape(lines))?;
     }
-    print(&text)
+    Ok(text)
 }
 
 /// As text of roff(7): dashes stay what they are typed as.
@@ -73,4 +77,25 @@ fn print(text: &[u8]) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     out.write_all(text).context("writing to standard output")?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_page_has_every_option_that_is_shown() {
+        let mut duet = crate::Cli::command();
+        let text = String::from_utf8(page(duet.clone()).unwrap()).unwrap();
+        duet.build();
+        for command in duet.get_subcommands().filter(|c| !c.is_hide_set()) {
+            for option in command.get_arguments().filter_map(|a| a.get_long()) {
+                let option = format!("\\-\\-{}", option.replace('-', "\\-"));
+                assert!(text.contains(&option), "{option} in {text}");
+            }
+        }
+        assert!(!text.contains(".SH OPTIONS\n.SH"), "{text}");
+    }
 }
