@@ -5,11 +5,14 @@
 //! fresh directory) and under `duet run` (in the layer's `/tmp`).
 
 mod build;
+mod known;
 mod run;
 
 pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
+pub use known::known;
 pub use run::{
-    Known, Output, both, both_but, command_output, duet_command, duet_run, native_run, tempdir,
+    Known, Output, both, both_but, command_output, duet_command, duet_run, expected, native_run,
+    tempdir,
 };
 
 use std::io::Write;

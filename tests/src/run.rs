@@ -172,11 +172,10 @@ pub struct Known {
     pub why: &'static str,
 }
 
-/// As [`both`], but with differences that are known. Each must show: one that has gone is to be taken
-/// off the list.
+/// What the layer should print where the host prints `native`. A difference that does not show is no
+/// longer known: it is to be taken off the list.
 #[track_caller]
-pub fn both_but(options: &[&str], program: &Path, args: &[&str], known: &[Known]) {
-    let mut native = native_run(program, args, b"");
+pub fn expected(mut native: Output, known: &[Known]) -> Output {
     for k in known {
         let lines: Vec<&str> = native.stdout.lines().collect();
         assert!(
@@ -192,6 +191,14 @@ pub fn both_but(options: &[&str], program: &Path, args: &[&str], known: &[Known]
         };
         native.stdout = lines.into_iter().filter_map(changed).collect();
     }
+    native
+}
+
+/// As [`both`], but with differences that are known. Each must show: one that has gone is to be taken
+/// off the list.
+#[track_caller]
+pub fn both_but(options: &[&str], program: &Path, args: &[&str], known: &[Known]) {
+    let native = expected(native_run(program, args, b""), known);
     let layer = duet_run(options, program, args, b"");
     if native == layer {
         return;

@@ -1,6 +1,6 @@
 //! Every guest of `testbins/` prints the same natively and in a layer.
 
-use duet_tests::{Known, Toolchain, both_but, guest, is_root, skip, tempdir};
+use duet_tests::{Known, Toolchain, both_but, guest, is_root, known, skip, tempdir};
 
 /// Runs a guest both ways. As another user than root, the layer gets that user's id, so that both
 /// sides see the same; guests about root itself are then skipped.
@@ -21,84 +21,6 @@ fn same(test: &str, name: &str, toolchain: Toolchain, needs_root: bool, args: &[
         options.extend(["-u", &user]);
     }
     both_but(&options, &program, args, known(name));
-}
-
-/// What is known to differ, and why.
-fn known(guest: &str) -> &'static [Known] {
-    const O_PATH: &str = "the kernel hands no O_PATH file over; its stand-in is a directory";
-    const SOCKET_NAME: &str = "the kernel knows a bound socket by a path of Duet's";
-    const HIDDEN_NAME: &str = "sendmsg is native, and its addresses are not seen";
-    const WAITING: &str = "it waits for Duet while Duet looks";
-    const PROC: &str = "Duet's own /proc has no such operation";
-    match guest {
-        "files" => &[
-            Known {
-                native: "ftruncate(fd, 0): EBADF",
-                layer: "ftruncate(fd, 0): EINVAL",
-                why: O_PATH,
-            },
-            Known {
-                native: "lseek(fd, 0, SEEK_SET): EBADF",
-                layer: "lseek(fd, 0, SEEK_SET): 0",
-                why: O_PATH,
-            },
-            Known {
-                native: "(fcntl(fd, F_GETFL) & O_PATH) == O_PATH: 1",
-                layer: "(fcntl(fd, F_GETFL) & O_PATH) == O_PATH: 0",
-                why: O_PATH,
-            },
-        ],
-        "unixsock" => &[
-            Known {
-                native: "strcmp(from.sun_path, \"sender\") == 0 && flen == 9: yes",
-                layer: "strcmp(from.sun_path, \"sender\") == 0 && flen == 9: NO",
-                why: SOCKET_NAME,
-            },
-            Known {
-                native: "sendmsg(e, &m, 0): 3",
-                layer: "sendmsg(e, &m, 0): ENOENT",
-                why: HIDDEN_NAME,
-            },
-            Known {
-                native: "sendmmsg(e, mm, 2, 0): 2",
-                layer: "sendmmsg(e, mm, 2, 0): ENOENT",
-                why: HIDDEN_NAME,
-            },
-            Known {
-                native: "recv(d, text, sizeof text, MSG_DONTWAIT): 3",
-                layer: "recv(d, text, sizeof text, MSG_DONTWAIT): EAGAIN",
-                why: HIDDEN_NAME,
-            },
-        ],
-        "procfs" => &[
-            Known {
-                native: "has_line(\"/proc/self/status\", \"State:\\tR (running)\"): yes",
-                layer: "has_line(\"/proc/self/status\", \"State:\\tR (running)\"): NO",
-                why: WAITING,
-            },
-            Known {
-                native: "has_line(path, \"flags:\\t0100000\"): 1",
-                layer: "has_line(path, \"flags:\\t0100000\"): 0",
-                why: "Duet opens files without following links",
-            },
-            Known {
-                native: "open \"/proc/new\" O_CREAT | O_WRONLY: ENOENT",
-                layer: "open \"/proc/new\" O_CREAT | O_WRONLY: EACCES",
-                why: PROC,
-            },
-            Known {
-                native: "mkdir(\"/proc/new\", 0755): ENOENT",
-                layer: "mkdir(\"/proc/new\", 0755): EPERM",
-                why: PROC,
-            },
-            Known {
-                native: "rename(\"/proc/self/comm\", \"/proc/self/x\"): ENOENT",
-                layer: "rename(\"/proc/self/comm\", \"/proc/self/x\"): EPERM",
-                why: PROC,
-            },
-        ],
-        _ => &[],
-    }
 }
 
 /// On a directory of the host: those in memory cannot be watched.

@@ -178,11 +178,6 @@ impl Vfs {
             // cleared when it is opened.
             super::attr::drop_set_ids(cx.creds, loc.inode())?;
         }
-        self.open_as_is(cx, loc, flags)
-    }
-
-    /// As `open_inode`, but keeps the set-id bits: of a file just made, which may be written to.
-    fn open_as_is(&self, cx: &Context, loc: &Location, flags: i32) -> Result<OwnedFd> {
         let caller = Owner {
             caller: cx.caller,
             creds: cx.creds,
@@ -239,7 +234,7 @@ impl Vfs {
                                     | libc::O_EXCL
                                     | libc::O_TRUNC
                                     | libc::O_NOFOLLOW);
-                            return Ok(Opened::File(self.open_as_is(cx, &new, flags)?));
+                            return Ok(Opened::File(self.open_inode(cx, &new, flags)?));
                         }
                         Err(Errno::EEXIST) if !exclusive => match walk.child(start, end)? {
                             Some(child) => child,
