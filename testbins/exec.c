@@ -322,7 +322,7 @@ int main(int argc, char **argv)
     posix_spawn_file_actions_addopen(&fa, 10, "s1", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&fa, 10, 11);
     posix_spawn_file_actions_addclose(&fa, keep);
-    TRY(posix_spawn(&pid, "me", &fa, NULL, (char *[]) { "x", "--fds", NULL }, environ));
+    MUST(posix_spawn(&pid, "me", &fa, NULL, (char *[]) { "x", "--fds", NULL }, environ)); /* the child prints */
     printf("spawn: %s\n", wait_for(pid));
     TRY(posix_spawn(&pid, "none", NULL, NULL, (char *[]) { "x", "--exit", "0", NULL }, environ) == ENOENT);
     TRY(posix_spawn(&pid, "noexec", NULL, NULL, (char *[]) { "x", "--exit", "0", NULL }, environ) == EACCES);
