@@ -296,6 +296,19 @@ static int mounts(void)
     snprintf(path, sizeof path, "mnt/%d", host_pid);
     return mount("proc", in("mnt"), "proc", 0, NULL) == 0 && access(in(path), F_OK) == 0;
 }
+/* Whether anything came of it shows in the volume, where that is read-only. */
+static int remounts(void)
+{
+    mount(NULL, volume, NULL, MS_REMOUNT | MS_BIND, NULL);
+    mount(NULL, volume, NULL, MS_REMOUNT, NULL);
+    mkdir("/twin", 0755);
+    mount(volume, "/twin", NULL, MS_BIND, NULL);
+    mount(NULL, "/twin", NULL, MS_REMOUNT | MS_BIND, NULL);
+    mount("none", "/twin", "overlay", 0, "lowerdir=/,upperdir=/twin,workdir=/twin");
+    close(open("/twin/remounted", O_CREAT | O_WRONLY, 0644));
+    close(open(in("remounted"), O_CREAT | O_WRONLY, 0644));
+    return 0;
+}
 static int unmounts(void)
 {
     return umount2("/", MNT_EXPIRE) == 0 || (umount2("/", MNT_EXPIRE) == -1 && errno == EAGAIN);
@@ -647,6 +660,7 @@ static const struct {
     A(directory_moved_during_walk),
     A(descriptor_swapped),
     A(mounts),
+    A(remounts),
     A(unmounts),
     A(new_mount_api),
     A(unshares),

@@ -253,7 +253,9 @@ pub fn run(data: &[u8]) {
     world.places.clear();
     // Mounts hold one another, and the places cached in them.
     for path in [&b"t"[..], b"v", b"/"] {
-        let unmounted = world.vfs.umount(&find(&world.vfs, path));
+        let unmounted = world
+            .vfs
+            .umount(&find(&world.vfs, path), duet_vfs::Recursion::One);
         unmounted.expect("nothing sits in these mounts");
     }
     world.host.check();

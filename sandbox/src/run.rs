@@ -174,6 +174,7 @@ fn supervise(
     let source = Arc::new(Source::new(proc, names.clone(), shares_network));
     let vfs = tree::build(config, &tmpfs, program, source.clone())?;
     source.set_vfs(&vfs);
+    let singletons = tree::singletons(&vfs);
     let (initial, first) = first_program(config, &vfs)?;
     init.tell(&Message::Start)?;
     let processes =
@@ -192,7 +193,7 @@ fn supervise(
         vfs,
         processes: processes.clone(),
         counters: Counters::default(),
-        network: config.network,
+        singletons,
         stub_id: BackingId {
             dev: stub_stat.st_dev,
             ino: stub_stat.st_ino,

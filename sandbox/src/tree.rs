@@ -1,5 +1,6 @@
 //! The guest's tree: which file systems are joined where.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -128,7 +129,17 @@ pub fn build(
         };
         tree.mount(&v.target, fs, flags, &v.source.to_string_lossy())?;
     }
+    // Its root may remount, but not take back what it was given read-only.
+    vfs.seal();
     Ok(vfs)
+}
+
+/// The file systems that mount(2) can show at further places, by type.
+pub fn singletons(vfs: &Vfs) -> HashMap<Vec<u8>, Arc<dyn FileSystem>> {
+    let mounts = vfs.mounts().into_iter();
+    let all = mounts.filter(|m| matches!(m.type_name, "proc" | "sysfs" | "devtmpfs" | "devpts"));
+    all.map(|m| (m.type_name.into(), m.location.mount.sb().fs().clone()))
+        .collect()
 }
 
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {

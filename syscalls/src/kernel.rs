@@ -1,11 +1,12 @@
 //! What all handlers share: the tree, the processes, the counters, the rules of this sandbox.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use duet_intercept::Engine;
-use duet_vfs::{BackingId, Vfs};
+use duet_vfs::{BackingId, FileSystem, Vfs};
 use parking_lot::Mutex;
 
 use crate::process::ProcessTable;
@@ -126,8 +127,8 @@ pub struct Kernel {
     pub processes: Arc<ProcessTable>,
     /// What was called.
     pub counters: Counters,
-    /// The network.
-    pub network: Network,
+    /// File systems of which there is one instance, by type, for mount(2).
+    pub singletons: HashMap<Vec<u8>, Arc<dyn FileSystem>>,
     /// The start-up stub, a sealed memfd.
     pub stub: OwnedFd,
     /// Which file that is.

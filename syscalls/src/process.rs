@@ -300,6 +300,12 @@ impl ProcessTable {
         }
     }
 
+    /// Every process of the sandbox, also those that have made no intercepted call yet.
+    pub fn everyone(&self) -> Vec<Arc<Process>> {
+        self.enter_all();
+        self.all()
+    }
+
     /// The state that the first process started with.
     pub fn initial_state(&self) -> Option<Arc<State>> {
         self.states.lock().get(states::FIRST)

@@ -70,6 +70,7 @@ guests! {
     meta: "meta" Static;
     perms: "perms" Static root true;
     mknod: "mknod" Static root true;
+    mounts: "mounts" Static root true;
     fifo: "fifo" Static;
     fifo_musl: "fifo" Musl;
     unixsock: "unixsock" Static;

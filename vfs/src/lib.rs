@@ -35,7 +35,7 @@ pub mod types;
 pub mod walk;
 
 pub use inode::*;
-pub use mount::{MountFlags, MountInfo, Store, Vfs};
+pub use mount::{MountFlags, MountInfo, Recursion, Store, Vfs};
 pub use ops::{OpenHow, Opened};
 pub use types::*;
 pub use walk::{Context, Location, Lookup, PathState};

@@ -31,12 +31,26 @@ bitflags! {
     }
 }
 
+/// Most mounts in the tree (`/proc/sys/fs/mount-max` is 100,000 on Linux).
+const MOUNT_MAX: usize = 10_000;
+
+/// Whether an operation on a mount takes those along that sit in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recursion {
+    /// It does not.
+    One,
+    /// It does (`MS_REC`, `MNT_DETACH`).
+    Tree,
+}
+
 /// A tree of dentries, or a part of one, at a place in the name space.
 pub struct Mount {
     id: u32,
     sb: Arc<Super>,
     root: Arc<Dentry>,
-    flags: MountFlags,
+    flags: AtomicU32,
+    /// Flags that a remount cannot take away: [`Vfs::seal`].
+    locked: AtomicU32,
     source: Box<str>,
     /// Where it sits; `None` for the root of all and after umount.
     at: RwLock<Option<Location>>,
@@ -45,12 +59,19 @@ pub struct Mount {
 }
 
 impl Mount {
-    fn detached(id: u32, sb: Arc<Super>, flags: MountFlags, source: &str) -> Arc<Mount> {
+    fn detached(
+        id: u32,
+        sb: Arc<Super>,
+        root: Arc<Dentry>,
+        flags: MountFlags,
+        source: &str,
+    ) -> Arc<Mount> {
         Arc::new(Mount {
             id,
-            root: sb.root().clone(),
+            root,
             sb,
-            flags,
+            flags: AtomicU32::new(flags.bits()),
+            locked: AtomicU32::new(0),
             source: source.into(),
             at: RwLock::new(None),
             children: RwLock::default(),
@@ -74,7 +95,22 @@ impl Mount {
 
     /// The mount's flags.
     pub fn flags(&self) -> MountFlags {
-        self.flags
+        MountFlags::from_bits_truncate(self.flags.load(Ordering::Relaxed))
+    }
+
+    fn locked(&self) -> MountFlags {
+        MountFlags::from_bits_truncate(self.locked.load(Ordering::Relaxed))
+    }
+
+    /// The mount itself, then all that sit in it at any depth.
+    fn tree(self: &Arc<Mount>) -> Vec<Arc<Mount>> {
+        let mut all = vec![self.clone()];
+        let mut at = 0;
+        while let Some(mount) = all.get(at).cloned() {
+            all.extend(mount.children.read().values().cloned());
+            at += 1;
+        }
+        all
     }
 
     /// The place it is mounted on.
@@ -84,7 +120,7 @@ impl Mount {
 
     /// EROFS if the mount is read-only.
     pub(crate) fn want_write(&self) -> Result<()> {
-        if self.flags.contains(MountFlags::RDONLY) {
+        if self.flags().contains(MountFlags::RDONLY) {
             return Err(Errno::EROFS);
         }
         Ok(())
@@ -160,8 +196,10 @@ impl Vfs {
         let nofile = usize::try_from(nofile).unwrap_or(usize::MAX);
         let cache = DentryCache::new((nofile / 2).clamp(256, 65536));
         let sb = Super::new(root, cache.clone());
-        let mount = Mount::detached(1, sb, flags, source);
+        let top = sb.root().clone();
+        let mount = Mount::detached(1, sb, top, flags, source);
         let nowhere = Super::new(Arc::new(NoFs), cache.clone());
+        let nothing = nowhere.root().clone();
         Ok(Arc::new(Vfs {
             store,
             supers: Mutex::new(vec![Arc::downgrade(mount.sb())]),
@@ -170,7 +208,7 @@ impl Vfs {
             next_id: AtomicU32::new(2),
             cache,
             renames: AtomicU64::new(0),
-            nowhere: Mount::detached(0, nowhere, MountFlags::empty(), "none"),
+            nowhere: Mount::detached(0, nowhere, nothing, MountFlags::empty(), "none"),
             files: FileTable::new((nofile / 4).clamp(128, 65536)),
             stand_ins: StandInTable::new((nofile / 8).clamp(64, 16384)),
         }))
@@ -208,7 +246,7 @@ impl Vfs {
     }
 
     /// Mounts a file system at a directory (or a one-file system at a file): ENOTDIR if only one of
-    /// the two is a directory, ENOENT if `at` has been deleted.
+    /// the two is a directory, ENOENT if `at` has been deleted, ENOSPC with too many mounts.
     pub fn mount(
         &self,
         at: &Location,
@@ -218,44 +256,135 @@ impl Vfs {
     ) -> Result<()> {
         let sb = self.sb_of(fs);
         let root = sb.root().clone();
-        self.attach(at, sb, root, flags, source)
+        self.attach(at, Mount::detached(self.new_id(), sb, root, flags, source))
     }
 
-    /// Bind-mounts a directory or file.
-    pub fn bind(&self, at: &Location, from: &Location, flags: MountFlags) -> Result<()> {
+    /// Bind-mounts a directory or file, with the flags of the mount it lies in; `Recursion::Tree` with
+    /// what is mounted below it. EINVAL for what is no place of the tree.
+    pub fn bind(&self, at: &Location, from: &Location, recursion: Recursion) -> Result<()> {
         if from.dentry.is_deleted() {
             return Err(Errno::ENOENT);
         }
-        let source = from.mount.source.clone();
-        let sb = from.mount.sb.clone();
-        self.attach(at, sb, from.dentry.clone(), flags, &source)
+        if Arc::ptr_eq(&from.mount, &self.nowhere) {
+            return Err(Errno::EINVAL);
+        }
+        let copy = |of: &Arc<Mount>, root: &Arc<Dentry>| {
+            let (sb, root) = (of.sb.clone(), root.clone());
+            let copy = Mount::detached(self.new_id(), sb, root, of.flags(), &of.source);
+            copy.locked.store(of.locked().bits(), Ordering::Relaxed);
+            copy
+        };
+        let top = copy(&from.mount, &from.dentry);
+        // Looked for before the new mount is there: a tree may be bound into itself.
+        let mut todo = vec![(from.mount.clone(), top.clone())];
+        let mut below = Vec::new();
+        while recursion == Recursion::Tree
+            && let Some((old, new)) = todo.pop()
+        {
+            for child in old.children.read().values() {
+                let Some(place) = child.at().filter(|p| new.root.is_ancestor_of(&p.dentry)) else {
+                    continue;
+                };
+                let twin = copy(child, &child.root);
+                todo.push((child.clone(), twin.clone()));
+                let place = Location {
+                    mount: new.clone(),
+                    dentry: place.dentry,
+                };
+                below.push((place, twin));
+            }
+            if below.len() > MOUNT_MAX {
+                return Err(Errno::ENOSPC);
+            }
+        }
+        self.attach(at, top)?;
+        below
+            .into_iter()
+            .try_for_each(|(place, twin)| self.attach(&place, twin))
+    }
+
+    /// Moves the mount whose root `from` is to another place (`MS_MOVE`): EINVAL if it is none or the
+    /// root of all, ELOOP for a place within itself.
+    pub fn move_mount(&self, at: &Location, from: &Location) -> Result<()> {
+        let mount = self.mount_of(from)?;
+        if mount.at().is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let mut place = Some(at.clone());
+        while let Some(p) = place {
+            if Arc::ptr_eq(&p.mount, &mount) {
+                return Err(Errno::ELOOP);
+            }
+            place = p.mount.at();
+        }
+        if (mount.root.kind() == FileType::Directory) != (at.kind() == FileType::Directory) {
+            return Err(Errno::ENOTDIR);
+        }
+        self.detach(&mount)?;
+        self.attach(at, mount)
+    }
+
+    /// Changes the flags of the mount whose root `at` is (`MS_REMOUNT`): EINVAL if it is none, EPERM
+    /// if one would go that [`Vfs::seal`] has fixed.
+    pub fn remount(&self, at: &Location, flags: MountFlags) -> Result<()> {
+        let mount = self.mount_of(at)?;
+        if !flags.contains(mount.locked()) {
+            return Err(Errno::EPERM);
+        }
+        mount.flags.store(flags.bits(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// From now on no mount that is there loses a flag: what the sandbox was made with.
+    pub fn seal(&self) {
+        for mount in self.mounts.lock().iter() {
+            mount.locked.store(mount.flags().bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// The mount whose root `at` is: EINVAL if it is none's.
+    pub fn mount_of(&self, at: &Location) -> Result<Arc<Mount>> {
+        let mut top = at.clone();
+        top.cross_mounts();
+        if !Arc::ptr_eq(&top.mount.root, &top.dentry) || Arc::ptr_eq(&top.mount, &self.nowhere) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(top.mount)
     }
 
     /// Removes the topmost mount at `at` (EINVAL if `at` is not the root of a mount, EBUSY if it is
-    /// the root of all or another mount sits in it). Descriptors and working directories in it stay.
-    pub fn umount(&self, at: &Location) -> Result<()> {
-        let mut top = at.clone();
-        top.cross_mounts();
-        let mount = top.mount;
-        if !Arc::ptr_eq(&mount.root, &top.dentry) {
-            return Err(Errno::EINVAL);
-        }
-        let mut mounts = self.mounts.lock();
-        if !mount.children.read().is_empty() || Arc::ptr_eq(&mount, &self.root) {
+    /// the root of all or another mount sits in it). `Recursion::Tree` takes those along (`MNT_DETACH`).
+    /// Descriptors and working directories in it stay.
+    pub fn umount(&self, at: &Location, recursion: Recursion) -> Result<()> {
+        let mount = self.mount_of(at)?;
+        if Arc::ptr_eq(&mount, &self.root) {
             return Err(Errno::EBUSY);
         }
-        let Some(place) = mount.at.write().take() else {
-            return Err(Errno::EINVAL);
-        };
+        if recursion == Recursion::One && !mount.children.read().is_empty() {
+            return Err(Errno::EBUSY);
+        }
+        let gone = mount.tree();
+        self.detach(&mount)?;
+        let mut mounts = self.mounts.lock();
+        mounts.retain(|m| !gone.iter().any(|g| Arc::ptr_eq(g, m)));
+        let unused = |m: &&Arc<Mount>| !mounts.iter().any(|o| Arc::ptr_eq(&o.sb, &m.sb));
+        let unused: Vec<_> = gone.iter().filter(unused).map(|m| m.sb.clone()).collect();
+        drop(mounts);
+        unused.iter().for_each(|sb| sb.forget());
+        Ok(())
+    }
+
+    /// Takes a mount off its place: EINVAL if it has none (any more).
+    fn detach(&self, mount: &Arc<Mount>) -> Result<()> {
+        let _mounts = self.mounts.lock();
+        let place = mount.at.write().take().ok_or(Errno::EINVAL)?;
         place.mount.children.write().remove(&key(&place.dentry));
         place.dentry.remove_mount();
-        mounts.retain(|m| !Arc::ptr_eq(m, &mount));
-        let last = !mounts.iter().any(|m| Arc::ptr_eq(&m.sb, &mount.sb));
-        drop(mounts);
-        if last {
-            mount.sb.forget();
-        }
         Ok(())
+    }
+
+    fn new_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The mount table, parents before children.
@@ -278,7 +407,7 @@ impl Vfs {
                     dev: location.attr().map_or(mount.sb.dev(), |a| a.dev),
                     root: crate::walk::path_in_fs(&mount.root),
                     mountpoint: location.path(&top).0,
-                    flags: mount.flags,
+                    flags: mount.flags(),
                     type_name: mount.sb.fs().type_name(),
                     source: mount.source.to_string(),
                     location,
@@ -303,14 +432,8 @@ impl Vfs {
         })
     }
 
-    fn attach(
-        &self,
-        at: &Location,
-        sb: Arc<Super>,
-        root: Arc<Dentry>,
-        flags: MountFlags,
-        source: &str,
-    ) -> Result<()> {
+    /// Puts a mount that has no place on one.
+    fn attach(&self, at: &Location, mount: Arc<Mount>) -> Result<()> {
         let mut at = at.clone();
         at.cross_mounts();
         // Under its lock a directory is neither removed nor covered by another mount meanwhile.
@@ -320,28 +443,26 @@ impl Vfs {
         if at.dentry.is_mount_point() && at.mount.child_at(&at.dentry).is_some() {
             return Err(Errno::EBUSY);
         }
-        if (root.kind() == FileType::Directory) != (at.kind() == FileType::Directory) {
+        if (mount.root.kind() == FileType::Directory) != (at.kind() == FileType::Directory) {
             return Err(Errno::ENOTDIR);
         }
         if at.dentry.is_deleted() {
             return Err(Errno::ENOENT);
         }
-        let mount = Arc::new(Mount {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            sb,
-            root,
-            flags,
-            source: source.into(),
-            at: RwLock::new(Some(at.clone())),
-            children: RwLock::default(),
-        });
+        if mounts.len() >= MOUNT_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        *mount.at.write() = Some(at.clone());
         at.mount
             .children
             .write()
             .insert(key(&at.dentry), mount.clone());
         at.dentry.add_mount();
         at.mount.sb.pin(&at.dentry);
-        mounts.push(mount);
+        // A mount that moves is in the table already.
+        if !mounts.iter().any(|m| Arc::ptr_eq(m, &mount)) {
+            mounts.push(mount);
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ mod attr;
 mod cred;
 mod dir;
 pub mod exec;
+mod mount;
 mod names;
 mod net;
 mod open;
@@ -62,6 +63,8 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("fchdir", names::fchdir),
     ("chroot", names::chroot),
     ("getcwd", names::getcwd),
+    ("mount", mount::mount),
+    ("umount2", mount::umount2),
     ("umask", names::umask),
     ("chmod", attr::chmod),
     ("fchmod", attr::fchmod),

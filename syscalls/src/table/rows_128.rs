@@ -40,8 +40,8 @@ calls! {
     162 sync() -> Zero, File, Native;
     163 acct(path: Path) -> Zero, System, Refused(EPERM), "It is for root on the host.";
     164 settimeofday(tv: input(Timeval), tz: input(Timezone)) -> Zero, Time, Native, "The kernel refuses it to the guest.";
-    165 mount(source: Str, target: Path, filesystemtype: Str, mountflags: Flags(MOUNT), data: Addr) -> Zero, File, Refused(EPERM), "The sandbox's mount tree is fixed at its start; use --volume and --tmpfs.";
-    166 umount2(target: Path, flags: Flags(UMOUNT)) -> Zero, File, Refused(EPERM), "The sandbox's mount tree is fixed at its start.";
+    165 mount(source: Str, target: Path, filesystemtype: Str, mountflags: Flags(MOUNT), data: Str) -> Zero, File, Emulated, "Binds, moves, remounts, tmpfs, overlay, proc, sysfs, devpts; propagation is private.";
+    166 umount2(target: Path, flags: Flags(UMOUNT)) -> Zero, File, Emulated, "No MNT_EXPIRE.";
     167 swapon(path: Path, swapflags: Flags(SWAP)) -> Zero, System, Refused(EPERM), "It is for root on the host.";
     168 swapoff(path: Path) -> Zero, System, Refused(EPERM), "It is for root on the host.";
     169 reboot(magic: Int, magic2: Int, op: One(REBOOT), arg: Addr) -> Zero, System, Refused(EPERM), "It is for root on the host.";

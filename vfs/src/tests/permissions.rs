@@ -1,4 +1,5 @@
 use super::*;
+use crate::mount::Recursion;
 use crate::perm;
 
 fn user(f: &mut Fixture, uid: u32) {
@@ -79,7 +80,8 @@ fn a_read_only_or_limited_mount_says_so() {
     assert_eq!(f.open("m/mem", libc::O_RDONLY).err(), Some(Errno::ENXIO));
     f.mkdir("b");
     let all = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOEXEC;
-    f.vfs.bind(&f.at("b"), &f.at("m"), all).unwrap();
+    f.vfs.bind(&f.at("b"), &f.at("m"), Recursion::One).unwrap();
+    f.vfs.remount(&f.at("b"), all).unwrap();
     assert_eq!(f.open("b/null", libc::O_RDWR).err(), Some(Errno::EACCES));
     assert_eq!(f.open("b/f", libc::O_RDWR).err(), Some(Errno::EROFS));
     assert_eq!(

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::inode::FileSystem;
+use crate::mount::Recursion;
 use crate::walk::PathState;
 
 #[test]
@@ -138,24 +139,27 @@ fn mounts_hide_stack_and_come_off() {
     assert_eq!(table[2].mountpoint, b"/m");
     assert_eq!(table[2].parent, table[1].id);
     assert_ne!(table[2].dev, table[1].dev);
-    assert_eq!(f.vfs.umount(&f.root), Err(Errno::EBUSY));
-    f.vfs.umount(&f.at("m")).unwrap();
+    assert_eq!(f.vfs.umount(&f.root, Recursion::One), Err(Errno::EBUSY));
+    f.vfs.umount(&f.at("m"), Recursion::One).unwrap();
     f.vfs
-        .bind(&f.at("other"), &f.at("m/sub"), MountFlags::empty())
+        .bind(&f.at("other"), &f.at("m/sub"), Recursion::One)
         .unwrap();
     f.write("other/seen", "x");
     assert_eq!(f.path(&f.at("m/sub/seen")), "/m/sub/seen");
     assert_eq!(f.vfs.mounts()[2].root, b"/sub");
     assert_eq!(f.rmdir("m/sub"), Err(Errno::ENOTEMPTY));
-    assert_eq!(f.vfs.umount(&f.at("m/sub")), Err(Errno::EINVAL));
-    f.vfs.umount(&f.at("other")).unwrap();
-    f.vfs.umount(&f.at("m")).unwrap();
+    assert_eq!(
+        f.vfs.umount(&f.at("m/sub"), Recursion::One),
+        Err(Errno::EINVAL)
+    );
+    f.vfs.umount(&f.at("other"), Recursion::One).unwrap();
+    f.vfs.umount(&f.at("m"), Recursion::One).unwrap();
     assert!(f.find("m/below", Lookup::empty()).is_ok());
     f.rename("m", "n", 0).unwrap();
 
     f.write("file", "x");
     f.write("target", "y");
-    let bind = |at: &str, from: &str| f.vfs.bind(&f.at(at), &f.at(from), MountFlags::empty());
+    let bind = |at: &str, from: &str| f.vfs.bind(&f.at(at), &f.at(from), Recursion::One);
     assert_eq!(bind("other", "file"), Err(Errno::ENOTDIR));
     bind("target", "file").unwrap();
     assert_eq!(f.unlink("target"), Err(Errno::EBUSY));
@@ -163,6 +167,65 @@ fn mounts_hide_stack_and_come_off() {
         f.at("target").attr().unwrap().ino,
         f.at("file").attr().unwrap().ino
     );
+}
+
+#[test]
+fn trees_of_mounts_are_bound_moved_and_detached() {
+    let f = Fixture::new();
+    for dir in ["m", "twin", "elsewhere"] {
+        f.mkdir(dir);
+    }
+    let mount = |at: &str| f.vfs.mount(&f.at(at), f.tmp(), MountFlags::NODEV, at);
+    mount("m").unwrap();
+    f.mkdir("m/a");
+    f.mkdir("m/b");
+    mount("m/a").unwrap();
+    f.write("m/a/deep", "x");
+    let bind = |at: &str, from: &str, how| f.vfs.bind(&f.at(at), &f.at(from), how);
+    bind("twin", "m", Recursion::Tree).unwrap();
+    assert_eq!(f.path(&f.at("twin/a/deep")), "/twin/a/deep");
+    bind("m/b", "m", Recursion::Tree).unwrap();
+    assert!(f.find("m/b/a/deep", Lookup::empty()).is_ok());
+    assert!(f.find("m/b/b/a", Lookup::empty()).is_err());
+    assert_eq!(f.vfs.mounts().len(), 7);
+
+    let moved = |at: &str, from: &str| f.vfs.move_mount(&f.at(at), &f.at(from));
+    assert_eq!(moved("m/b/a", "m"), Err(Errno::ELOOP));
+    assert_eq!(moved("elsewhere", "m/a/deep"), Err(Errno::EINVAL));
+    assert_eq!(moved("elsewhere", "/"), Err(Errno::EINVAL));
+    moved("elsewhere", "m").unwrap();
+    assert_eq!(f.missing("m/a"), Errno::ENOENT);
+    assert_eq!(f.path(&f.at("elsewhere/b/a/deep")), "/elsewhere/b/a/deep");
+
+    let place = f.at("elsewhere/a/deep");
+    let off = |at: &str, how| f.vfs.umount(&f.at(at), how);
+    assert_eq!(off("elsewhere", Recursion::One), Err(Errno::EBUSY));
+    off("elsewhere", Recursion::Tree).unwrap();
+    assert_eq!(place.path(&f.root).1, PathState::Unreachable);
+    off("twin", Recursion::Tree).unwrap();
+    assert_eq!(f.vfs.mounts().len(), 1);
+    assert!(place.attr().is_ok());
+}
+
+#[test]
+fn what_is_sealed_stays_read_only() {
+    let f = Fixture::new();
+    f.mkdir("m");
+    f.mkdir("b");
+    let locked = MountFlags::RDONLY;
+    f.vfs.mount(&f.at("m"), f.tmp(), locked, "one").unwrap();
+    f.vfs.seal();
+    f.vfs.bind(&f.at("b"), &f.at("m"), Recursion::One).unwrap();
+    let remount = |at: &str, flags| f.vfs.remount(&f.at(at), flags);
+    for at in ["m", "b"] {
+        assert_eq!(remount(at, MountFlags::empty()), Err(Errno::EPERM));
+        remount(at, locked | MountFlags::NOEXEC).unwrap();
+        remount(at, locked).unwrap();
+    }
+    f.mkdir("free");
+    f.vfs.mount(&f.at("free"), f.tmp(), locked, "two").unwrap();
+    remount("free", MountFlags::empty()).unwrap();
+    assert_eq!(remount("free/..", MountFlags::empty()), Ok(()));
 }
 
 #[test]
