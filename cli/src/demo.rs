@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
-use duet_sandbox::{Config, Network, Tree};
+use duet_sandbox::{Config, Limits, Network, Tree};
 
 use crate::report::Report;
 
@@ -34,6 +34,7 @@ pub fn main() -> Result<u8> {
         gid: 0,
         hostname: "duet-demo".into(),
         network: Network::None,
+        limits: Limits::default(),
         count_native: true,
     })?;
     print!("\n{}", Report::new(outcome.counters()).text());

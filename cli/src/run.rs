@@ -3,10 +3,11 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
-use duet_sandbox::{Config, Network, Tree, Volume};
+use clap::{Args, ValueEnum, value_parser};
+use duet_sandbox::{Config, Limits, Network, Tree, Volume};
 
 use crate::report;
 
@@ -46,6 +47,18 @@ pub struct Options {
     /// Network
     #[arg(long, value_enum, default_value_t = NetworkOption::None)]
     network: NetworkOption,
+    /// Memory that all processes together may use: bytes, or with a suffix k, m, g (powers of 1024)
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// Most processes and threads
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    pids: Option<u64>,
+    /// Processors' worth of time that may be used; fractions are allowed
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    cpus: Option<f64>,
+    /// Kill everything after this time and exit with 124: seconds, or a time like 1m30s
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    timeout: Option<Duration>,
     /// At the end, print what was called: native, emulated, refused. Native calls are slower then
     #[arg(long)]
     report: bool,
@@ -103,6 +116,29 @@ fn parse_user(text: &str) -> Result<(u32, u32), String> {
         Some((uid, gid)) => Ok((id(uid)?, id(gid)?)),
         None => id(text).map(|uid| (uid, uid)),
     }
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let size = parse_size::Config::new().with_binary().parse_size(text);
+    match size {
+        Ok(0) => Err("a program needs some memory".into()),
+        Ok(size) => Ok(size),
+        Err(e) => Err(format!("{e}; a size is a number, or one with k, m or g")),
+    }
+}
+
+fn parse_cpus(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(n) if n > 0.0 && f64::is_finite(n) => Ok(n),
+        _ => Err("a number above 0, such as 1.5".into()),
+    }
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
+    }
+    humantime::parse_duration(text).map_err(|e| e.to_string())
 }
 
 fn parse_hostname(text: &str) -> Result<String, String> {
@@ -185,6 +221,12 @@ fn config(options: &Options) -> Result<Config> {
             NetworkOption::None => Network::None,
             NetworkOption::Host => Network::Host,
         },
+        limits: Limits {
+            memory: options.memory,
+            pids: options.pids,
+            cpus: options.cpus,
+            timeout: options.timeout,
+        },
         count_native: options.report,
     })
 }
@@ -221,6 +263,29 @@ mod tests {
         assert!(parse_volume("/a").is_err());
         assert!(parse_volume("/a:b").is_err());
         assert!(parse_volume(":/b").is_err());
+    }
+
+    #[test]
+    fn limits_are_parsed() {
+        assert_eq!(parse_memory("512m"), Ok(512 << 20));
+        assert_eq!(parse_memory("4096"), Ok(4096));
+        assert_eq!(parse_memory("2G"), Ok(2 << 30));
+        assert!(parse_memory("0").is_err() && parse_memory("much").is_err());
+        assert_eq!(parse_cpus("0.5"), Ok(0.5));
+        assert!(
+            ["0", "-1", "inf", "nan", "x"]
+                .map(parse_cpus)
+                .iter()
+                .all(Result::is_err)
+        );
+        assert_eq!(parse_time("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_time("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(
+            ["-1", "soon", "1e400"]
+                .map(parse_time)
+                .iter()
+                .all(Result::is_err)
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
+pub use crate::limits::Limits;
 pub use duet_syscalls::kernel::Network;
 
 /// Where the guest's tree comes from.
@@ -58,6 +59,8 @@ pub struct Config {
     pub hostname: String,
     /// Network.
     pub network: Network,
+    /// Limits on what it may use.
+    pub limits: Limits,
     /// Count native calls too, which makes each of them slower.
     pub count_native: bool,
 }

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod error;
 pub mod init;
 pub mod landlock;
+pub mod limits;
 pub mod names;
 pub mod namespaces;
 pub mod requests;
@@ -21,6 +22,6 @@ pub mod terminal;
 pub mod tree;
 pub mod workers;
 
-pub use config::{Config, Network, Tree, Volume};
+pub use config::{Config, Limits, Network, Tree, Volume};
 pub use error::{Error, Result};
 pub use run::{Outcome, run};

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use duet_intercept::seccomp::Seccomp;
 use duet_loader::stub::stub_elf;
@@ -23,6 +24,7 @@ use nix::unistd::{Pid, getpid};
 use crate::channel::{Channel, Message};
 use crate::config::{Config, Tree};
 use crate::error::{Error, Result};
+use crate::limits::Groups;
 use crate::names::{Names, Setter};
 use crate::requests::Requests;
 use crate::source::Source;
@@ -92,6 +94,7 @@ pub fn run(config: &Config) -> Result<Outcome> {
         pid: child,
         channel: Arc::new(ours),
         ended: false,
+        groups: None,
     };
     let outcome = supervise(
         config,
@@ -116,6 +119,8 @@ struct Init {
     pid: Pid,
     channel: Arc<Channel>,
     ended: bool,
+    /// What limits it and its children. Goes last: a group with processes cannot be removed.
+    groups: Option<Groups>,
 }
 
 impl Drop for Init {
@@ -158,6 +163,8 @@ fn supervise(
     exec_cookie: u64,
     terminal: Option<&mut Terminal>,
 ) -> Result<Outcome> {
+    init.groups = Some(Groups::limit(&config.limits, init.pid));
+    let deadline = config.limits.timeout.map(|t| Instant::now() + t);
     namespaces::write_id_maps(init.pid)?;
     init.tell(&Message::Mapped)?;
     let mut mounts = init.expect(&Message::Mounts)?.into_iter();
@@ -171,7 +178,12 @@ fn supervise(
     };
     let names = Arc::new(Names::new(&config.hostname));
     let shares_network = config.network == Network::Host;
-    let source = Arc::new(Source::new(proc, names.clone(), shares_network));
+    let source = Arc::new(Source::new(
+        proc,
+        names.clone(),
+        shares_network,
+        config.limits.memory,
+    ));
     let vfs = tree::build(config, &tmpfs, program, source.clone())?;
     source.set_vfs(&vfs);
     let singletons = tree::singletons(&vfs);
@@ -194,6 +206,7 @@ fn supervise(
         processes: processes.clone(),
         counters: Counters::default(),
         singletons,
+        memory_limit: config.limits.memory,
         stub_id: BackingId {
             dev: stub_stat.st_dev,
             ino: stub_stat.st_ino,
@@ -208,12 +221,15 @@ fn supervise(
     });
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;
     workers::start(kernel.clone())?;
-    let status = attend(init, &requests, terminal)?;
-    Ok(Outcome {
-        exit_code: exit_code(status),
-        kernel,
-    })
+    let exit_code = match attend(init, &requests, terminal, deadline)? {
+        End::Status(status) => exit_code(status),
+        End::TimedOut => TIMED_OUT,
+    };
+    Ok(Outcome { exit_code, kernel })
 }
+
+/// What timeout(1) exits with when the time is up.
+const TIMED_OUT: u8 = 124;
 
 fn exit_code(status: i32) -> u8 {
     if libc::WIFSIGNALED(status) {
@@ -454,11 +470,31 @@ fn explain(config: &Config, name: &[u8], error: &ExecError) -> Error {
 
 // ---- while it runs ----
 
+/// How the program came to its end.
+enum End {
+    /// By itself, with this wait status.
+    Status(i32),
+    /// It was killed when its time was up.
+    TimedOut,
+}
+
+/// Milliseconds until then, rounded up, as poll(2) takes them.
+fn until(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else {
+        return PollTimeout::NONE;
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let millis = left.as_micros().div_ceil(1000);
+    // A longer wait is done in parts.
+    PollTimeout::try_from(millis.min(i32::MAX as u128)).unwrap_or(PollTimeout::MAX)
+}
+
 fn attend(
     init: &mut Init,
     requests: &Requests,
     mut terminal: Option<&mut Terminal>,
-) -> Result<i32> {
+    deadline: Option<Instant>,
+) -> Result<End> {
     let mut mask = SigSet::all();
     FAULTS.into_iter().for_each(|s| mask.remove(s));
     // Interrupts waiting threads, nothing else.
@@ -470,7 +506,12 @@ fn attend(
             PollFd::new(init.channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, until(deadline)) {
+            // The end of init, which is not noted as ended, is the end of all.
+            Ok(0) if deadline.is_some_and(|d| d <= Instant::now()) => {
+                log::warn!("the time is up; all processes are killed");
+                return Ok(End::TimedOut);
+            }
             Ok(_) | Err(Errno::EINTR) => (),
             Err(e) => return Err(Error::step("waiting", e)),
         }
@@ -496,7 +537,7 @@ fn attend(
                 if terminal.is_some() && libc::WIFSIGNALED(status) {
                     tell_own_group(libc::WTERMSIG(status));
                 }
-                return Ok(status);
+                return Ok(End::Status(status));
             }
             Some((Message::Stopped(signal), _)) => stop(signal, terminal.as_deref_mut()),
             Some((Message::Done(errno), _)) => requests.answered(errno),

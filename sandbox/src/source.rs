@@ -15,17 +15,24 @@ pub struct Source {
     proc: OwnedFd,
     names: Arc<Names>,
     shares_network: bool,
+    memory_limit: Option<u64>,
     vfs: OnceLock<Weak<Vfs>>,
     processes: OnceLock<Arc<ProcessTable>>,
 }
 
 impl Source {
     /// `proc` is a procfs of the sandbox's pid namespace.
-    pub fn new(proc: OwnedFd, names: Arc<Names>, shares_network: bool) -> Source {
+    pub fn new(
+        proc: OwnedFd,
+        names: Arc<Names>,
+        shares_network: bool,
+        memory_limit: Option<u64>,
+    ) -> Source {
         Source {
             proc,
             names,
             shares_network,
+            memory_limit,
             vfs: OnceLock::new(),
             processes: OnceLock::new(),
         }
@@ -99,6 +106,10 @@ impl ProcessSource for Source {
 
     fn domainname(&self) -> Vec<u8> {
         self.names.get(NameKind::Domain)
+    }
+
+    fn memory_limit(&self) -> Option<u64> {
+        self.memory_limit
     }
 
     fn shares_host_network(&self) -> bool {

@@ -129,6 +129,8 @@ pub struct Kernel {
     pub counters: Counters,
     /// File systems of which there is one instance, by type, for mount(2).
     pub singletons: HashMap<Vec<u8>, Arc<dyn FileSystem>>,
+    /// Bytes of memory that the sandbox is held to.
+    pub memory_limit: Option<u64>,
     /// The start-up stub, a sealed memfd.
     pub stub: OwnedFd,
     /// Which file that is.

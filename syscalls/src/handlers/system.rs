@@ -30,13 +30,19 @@ fn set_name(t: &Task, which: NameKind) -> Result<Reply> {
     Ok(Reply::DONE)
 }
 
-/// `struct sysinfo` is the host's, but for the number of processes.
+/// `struct sysinfo` is the host's, but for the number of processes and, where it is limited, the memory.
 pub(super) fn sysinfo(t: &Task) -> Result<Reply> {
     const PROCS: usize = 80;
     // SAFETY: all zeros is a valid value of this plain structure.
     let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
     // SAFETY: `info` is ours.
     Errno::result(unsafe { libc::sysinfo(&mut info) })?;
+    if let Some(limit) = t.kernel.memory_limit {
+        let units = limit / u64::from(info.mem_unit).max(1);
+        for field in [&mut info.totalram, &mut info.freeram] {
+            *field = units.min(*field);
+        }
+    }
     // SAFETY: plain integers, read as bytes; the structure was zeroed, so padding is set.
     let bytes: [u8; size_of::<libc::sysinfo>()] = unsafe { std::mem::transmute(info) };
     let mut bytes = bytes.to_vec();
