@@ -1,0 +1,13 @@
+//! The VM mode: a real Linux kernel in a small virtual machine, on the same tree as the layer.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`fuse`] | the FUSE server over a `duet-vfs` tree |
+//! | [`vhost`] | the vhost-user-fs device around it, for QEMU |
+//! | [`monitor`] | Duet's own monitor on `/dev/kvm`, and its devices |
+//!
+//! This crate may use `duet-vfs`; it knows nothing of the layer.
+
+pub mod fuse;
+pub mod monitor;
+pub mod vhost;

@@ -1,0 +1,1 @@
+//! Duet's own monitor on `/dev/kvm`, and its devices.
