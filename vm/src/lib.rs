@@ -2,12 +2,17 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`machine`] | the contract of a monitor |
 //! | [`fuse`] | the FUSE server over a `duet-vfs` tree |
 //! | [`vhost`] | the vhost-user-fs device around it, for QEMU |
 //! | [`monitor`] | Duet's own monitor on `/dev/kvm`, and its devices |
 //!
 //! This crate may use `duet-vfs`; it knows nothing of the layer.
 
+pub mod error;
 pub mod fuse;
+pub mod machine;
 pub mod monitor;
 pub mod vhost;
+
+pub use error::{Error, Result};

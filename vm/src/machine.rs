@@ -1,0 +1,70 @@
+//! The contract of a monitor: what it is given, and what can be asked of the machine it runs.
+
+use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use duet_vfs::Vfs;
+
+use crate::error::Result;
+
+/// The tag under which the guest mounts its root by virtio-fs.
+pub const ROOT_TAG: &str = "duet-root";
+
+/// A machine to run. It starts with its processors in the kernel's entry, and owns what it is given.
+pub struct Machine {
+    /// The kernel: an ELF image with a PVH note, or a bzImage.
+    pub kernel: PathBuf,
+    /// The initramfs: a memfd, read from its start.
+    pub initramfs: File,
+    /// The kernel's command line. A monitor adds what its own devices need.
+    pub command_line: String,
+    /// Virtual processors, at least 1.
+    pub cpus: u32,
+    /// Memory in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// What virtio-fs serves under [`ROOT_TAG`].
+    pub root: Arc<Vfs>,
+    /// Ports of the virtio-console.
+    pub ports: Vec<Port>,
+    /// Where the bytes of the first serial port go: a pipe or socket, written without blocking the guest
+    /// for long.
+    pub serial: OwnedFd,
+    /// Whether there is a network device, with a user-mode network behind it.
+    pub network: bool,
+}
+
+/// One port of the virtio-console: a stream of bytes in both directions.
+pub struct Port {
+    /// The name that the guest finds it by (`/sys/class/virtio-ports/*/name`).
+    pub name: &'static str,
+    /// The monitor's end.
+    pub stream: UnixStream,
+}
+
+/// How a machine came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest powered it off, or asked for a reset, which is the same here.
+    PoweredOff,
+    /// It was stopped by [`Running::stop`].
+    Stopped,
+    /// The guest cannot go on (a triple fault, an emulation failure), or the monitor cannot: why.
+    Failed(String),
+}
+
+/// A machine that runs. Dropping it ends it, and leaves nothing behind.
+pub trait Running: Send {
+    /// Which monitor, on what: `QEMU 7.2 (TCG)`.
+    fn describe(&self) -> String;
+    /// Readable, for poll(2), once the machine has ended.
+    fn ended(&self) -> BorrowedFd<'_>;
+    /// Waits for the end.
+    fn wait(&mut self) -> Result<End>;
+    /// Ends it at once, without asking the guest.
+    fn stop(&mut self);
+    /// What the monitor counted, as names and values to print, in order.
+    fn statistics(&self) -> Vec<(String, String)>;
+}
