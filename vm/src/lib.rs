@@ -11,6 +11,9 @@
 
 pub mod error;
 pub mod fuse;
+pub mod host;
+pub mod initramfs;
+pub mod kernel;
 pub mod machine;
 pub mod monitor;
 pub mod vhost;

@@ -1,7 +1,7 @@
 //! The contract of a monitor: what it is given, and what can be asked of the machine it runs.
 
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,9 +29,8 @@ pub struct Machine {
     pub root: Arc<Vfs>,
     /// Ports of the virtio-console.
     pub ports: Vec<Port>,
-    /// Where the bytes of the first serial port go: a pipe or socket, written without blocking the guest
-    /// for long.
-    pub serial: OwnedFd,
+    /// Where the bytes of the first serial port go. They are read at once.
+    pub serial: UnixStream,
     /// Whether there is a network device, with a user-mode network behind it.
     pub network: bool,
 }

@@ -1,0 +1,154 @@
+//! Kernel images: what kind they are, and the ELF image inside a bzImage.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use goblin::elf::Elf;
+
+use super::decompress::{Packing, unpack as decompress};
+use crate::error::{Error, Result};
+
+/// Kinds of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An ELF image (`vmlinux`), entered by its PVH note.
+    Elf,
+    /// The usual packed image (`vmlinuz`; Documentation/arch/x86/boot.rst).
+    BzImage,
+}
+
+impl Format {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Elf => "ELF",
+            Format::BzImage => "bzImage",
+        }
+    }
+}
+
+/// Offsets of the boot protocol's header.
+const SETUP_SECTORS: u64 = 0x1f1;
+const MAGIC: u64 = 0x202;
+const VERSION: u64 = 0x206;
+const PAYLOAD_OFFSET: u64 = 0x248;
+const PAYLOAD_LENGTH: u64 = 0x24c;
+
+/// What kind of image a file is.
+pub fn format_of(path: &Path) -> Result<Format> {
+    let io = |e: std::io::Error| Error::io(path.display().to_string(), &e);
+    let mut file = File::open(path).map_err(io)?;
+    let mut head = Vec::new();
+    file.by_ref()
+        .take(0x260)
+        .read_to_end(&mut head)
+        .map_err(io)?;
+    if head.starts_with(b"\x7fELF") {
+        return Ok(Format::Elf);
+    }
+    if head.get(MAGIC as usize..MAGIC as usize + 4) == Some(b"HdrS") {
+        return Ok(Format::BzImage);
+    }
+    Err(Error::Failed(format!(
+        "{}: is no kernel of x86-64 (neither an ELF image nor a bzImage)",
+        path.display()
+    )))
+}
+
+/// The ELF image in a kernel, if that is packed and its image can be started directly. `None`: it is to
+/// be used as it is.
+pub fn unpack(bytes: &[u8]) -> std::result::Result<Option<Vec<u8>>, String> {
+    if bytes.starts_with(b"\x7fELF") {
+        return match has_pvh_entry(bytes) {
+            true => Ok(None),
+            false => {
+                Err("is an ELF image without a PVH note (CONFIG_PVH); give the bzImage".into())
+            }
+        };
+    }
+    let u32_at = |at: u64| -> Option<u32> {
+        let at = at as usize;
+        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    };
+    if u32_at(MAGIC) != Some(u32::from_le_bytes(*b"HdrS")) {
+        return Err("is no kernel of x86-64 (neither an ELF image nor a bzImage)".into());
+    }
+    let version = u32_at(VERSION).unwrap_or(0) as u16;
+    // Since 2.08 the header says where the payload is.
+    let (Some(offset), Some(length), true) = (
+        u32_at(PAYLOAD_OFFSET),
+        u32_at(PAYLOAD_LENGTH),
+        version >= 0x208,
+    ) else {
+        return Ok(None);
+    };
+    let setup = match bytes.get(SETUP_SECTORS as usize) {
+        Some(&0) | None => 4,
+        Some(&n) => usize::from(n),
+    };
+    let start = (setup + 1) * 512 + offset as usize;
+    let payload = bytes.get(start..start.saturating_add(length as usize));
+    let payload = payload.ok_or("is cut short")?;
+    let Some(packing) = Packing::of(payload) else {
+        log::info!("the kernel is packed in a way that is not known here; it unpacks itself");
+        return Ok(None);
+    };
+    let image = decompress(packing, payload)?;
+    Ok(has_pvh_entry(&image).then_some(image))
+}
+
+/// Whether an ELF image says where it is entered in protected mode (`XEN_ELFNOTE_PHYS32_ENTRY`).
+fn has_pvh_entry(image: &[u8]) -> bool {
+    const PHYS32_ENTRY: u32 = 18;
+    let Ok(elf) = Elf::parse(image) else {
+        return false;
+    };
+    let Some(notes) = elf.iter_note_headers(image) else {
+        return false;
+    };
+    let mut notes = notes.flatten();
+    notes.any(|n| n.n_type == PHYS32_ENTRY && n.name.trim_end_matches('\0') == "Xen")
+}
+
+/// The version text of a kernel, if it says one (`6.1.0-56-cloud-amd64`).
+pub fn version_of(path: &Path) -> Option<String> {
+    const POINTER: u64 = 0x20e;
+    let file = File::open(path).ok()?;
+    let mut pointer = [0; 2];
+    file.read_exact_at(&mut pointer, POINTER).ok()?;
+    let mut file = file;
+    file.seek(SeekFrom::Start(
+        u64::from(u16::from_le_bytes(pointer)) + 0x200,
+    ))
+    .ok()?;
+    let mut text = Vec::new();
+    file.take(256).read_to_end(&mut text).ok()?;
+    let text = text.split(|&b| b == 0 || b == b' ').next()?;
+    let text = std::str::from_utf8(text).ok()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-+~".contains(c);
+    (!text.is_empty() && text.chars().all(plain)).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_kernel_is_refused() {
+        assert!(unpack(b"").is_err());
+        assert!(unpack(&[0; 4096]).is_err());
+        assert!(unpack(b"\x7fELF").is_err());
+        let mut image = vec![0; 4096];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        // Before 2.08: nothing is said about the payload.
+        assert_eq!(unpack(&image), Ok(None));
+        image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(unpack(&image).is_err_and(|e| e.contains("cut short")));
+        image[0x24c..0x250].copy_from_slice(&16u32.to_le_bytes());
+        // Not packed in a known way.
+        assert_eq!(unpack(&image), Ok(None));
+    }
+}
