@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
-use duet_sandbox::{Config, Limits, Network, Tree};
+use duet_sandbox::{Config, Engine, Limits, Network, Seen, Tree};
 
 use crate::report::Report;
 
@@ -22,21 +22,25 @@ pub fn main() -> Result<u8> {
         "duet: running a static program of {} KiB in the layer\n",
         PROGRAM.len() / 1024
     );
-    let outcome = duet_sandbox::run(&Config {
-        program: CString::new(path)?,
-        args: Vec::new(),
-        env: vec![c"PATH=/bin".into(), c"HOME=/".into()],
-        tree: Tree::Bare,
-        volumes: Vec::new(),
-        tmpfs: Vec::new(),
-        workdir: None,
-        uid: 0,
-        gid: 0,
-        hostname: "duet-demo".into(),
-        network: Network::None,
-        limits: Limits::default(),
-        count_native: true,
-    })?;
+    let outcome = duet_sandbox::run(
+        &Config {
+            program: CString::new(path)?,
+            args: Vec::new(),
+            env: vec![c"PATH=/bin".into(), c"HOME=/".into()],
+            tree: Tree::Bare,
+            volumes: Vec::new(),
+            tmpfs: Vec::new(),
+            workdir: None,
+            uid: 0,
+            gid: 0,
+            hostname: "duet-demo".into(),
+            network: Network::None,
+            limits: Limits::default(),
+            engine: Engine::Seccomp,
+            seen: Seen::All,
+        },
+        None,
+    )?;
     print!("\n{}", Report::new(outcome.counters()).text());
     Ok(outcome.exit_code)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum, value_parser};
-use duet_sandbox::{Config, Limits, Network, Tree, Volume};
+use duet_sandbox::{Config, Engine, Limits, Network, Seen, Tree, Volume};
 
 use crate::report;
 
@@ -59,6 +59,9 @@ pub struct Options {
     /// Kill everything after this time and exit with 124: seconds, or a time like 1m30s
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     timeout: Option<Duration>,
+    /// What brings the program's calls to Duet
+    #[arg(long, value_enum, default_value_t = EngineOption::Seccomp)]
+    engine: EngineOption,
     /// At the end, print what was called: native, emulated, refused. Native calls are slower then
     #[arg(long)]
     report: bool,
@@ -76,6 +79,14 @@ enum NetworkOption {
     None,
     /// The host's network
     Host,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EngineOption {
+    /// Seccomp user notification: fast
+    Seccomp,
+    /// ptrace, where the host has no user notification
+    Ptrace,
 }
 
 fn parse_volume(text: &str) -> Result<Volume, String> {
@@ -227,13 +238,21 @@ fn config(options: &Options) -> Result<Config> {
             cpus: options.cpus,
             timeout: options.timeout,
         },
-        count_native: options.report,
+        engine: match options.engine {
+            EngineOption::Seccomp => Engine::Seccomp,
+            EngineOption::Ptrace => Engine::Ptrace,
+        },
+        seen: if options.report {
+            Seen::All
+        } else {
+            Seen::Intercepted
+        },
     })
 }
 
 /// Runs the command.
 pub fn main(options: &Options) -> Result<u8> {
-    let outcome = duet_sandbox::run(&config(options)?)?;
+    let outcome = duet_sandbox::run(&config(options)?, None)?;
     if options.report {
         let report = report::Report::new(outcome.counters());
         eprint!(

@@ -17,6 +17,15 @@
 //! - [`Answer::Run`] lets the kernel perform the original call with its original registers. It must not
 //!   be used where the meaning of the call hangs on guest memory that another thread can change.
 //! - Descriptors are injected into the caller's own table with [`Engine::inject`].
+//! - All but [`Engine::next`] may be called from any thread, whichever received the call.
+//!
+//! # The engines
+//!
+//! - [`seccomp`], the default: several threads may wait in [`Engine::next`], and a call costs one round
+//!   trip.
+//! - [`ptrace`]: needs no user notification, and can see native calls with their results, which it tells
+//!   an [`Observer`]. The kernel lets one thread trace, so that thread alone may call [`Engine::next`];
+//!   it serves best what it receives itself.
 //!
 //! # Lock order
 //!
@@ -24,11 +33,14 @@
 
 pub mod mem;
 pub mod notify;
+mod observer;
+pub mod ptrace;
 pub mod seccomp;
 
 use std::os::fd::{BorrowedFd, RawFd};
 
 pub use nix::errno::Errno;
+pub use observer::{Ended, Observed, Observer};
 
 /// What every operation of this crate returns.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -106,4 +118,11 @@ pub trait Engine: Send + Sync {
 
     /// Whether the caller still waits for its answer.
     fn is_live(&self, call: &Call) -> bool;
+
+    /// The descriptor that the engine itself keeps in the table of a process (its id in the
+    /// supervisor's numbers) and that the guest is not to be shown.
+    fn own_descriptor(&self, pid: i32) -> Option<RawFd> {
+        let _ = pid;
+        None
+    }
 }

@@ -60,22 +60,32 @@ const FILTER_WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 /// Installs `program` on the calling thread and returns the listener. The thread needs
 /// `no_new_privs`. `EBUSY` if it has a listener already, `EINVAL` if the kernel is older than 5.19.
 pub fn install(program: &[libc::sock_filter]) -> Result<OwnedFd> {
+    let fd = set_filter(program, FILTER_NEW_LISTENER | FILTER_WAIT_KILLABLE_RECV)?;
+    // SAFETY: the kernel has just returned this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Installs `program` on the calling thread, for a tracer to be asked. The thread needs
+/// `no_new_privs`.
+pub fn install_traced(program: &[libc::sock_filter]) -> Result<()> {
+    set_filter(program, 0).map(drop)
+}
+
+fn set_filter(program: &[libc::sock_filter], flags: libc::c_ulong) -> Result<libc::c_long> {
     let fprog = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
         filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: `fprog` describes exactly `program`, which outlives the call.
-    let fd = unsafe {
+    let n = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER as libc::c_long,
-            FILTER_NEW_LISTENER | FILTER_WAIT_KILLABLE_RECV,
+            flags,
             &fprog,
         )
     };
-    let fd = Errno::result(fd)?;
-    // SAFETY: the kernel has just returned this descriptor to us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Errno::result(n)
 }
 
 fn request<T>(fd: BorrowedFd<'_>, code: libc::c_ulong, arg: *mut T) -> Result<i32> {

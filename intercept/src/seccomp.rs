@@ -12,6 +12,7 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 
 use crate::notify::{self, AddFd, Response};
+use crate::observer::ERESTARTSYS;
 use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
 
 /// The listener of one sandbox's filter.
@@ -28,9 +29,6 @@ impl Seccomp {
         Seccomp { listener }
     }
 }
-
-/// The kernel's own errno for a call that a signal interrupts; signal delivery replaces it.
-const ERESTARTSYS: i32 = 512;
 
 fn gone(e: Errno) -> Errno {
     // ENOENT: the notification is not there any more, so its thread is not either.

@@ -26,6 +26,9 @@ pub enum Message {
     Mounts,
     /// From the first guest process, with its listener.
     Listener,
+    /// From the first guest process, with a pidfd of it and the end of a pipe that is closed once it is
+    /// traced.
+    Traceable,
     /// From init: the program ended (status as `wait` gives it).
     Ended(i32),
     /// From init: the program was stopped by this signal.
@@ -62,6 +65,7 @@ impl Message {
             Message::HostName(n) => with(10, n),
             Message::DomainName(n) => with(11, n),
             Message::Done(e) => with(12, &e.to_le_bytes()),
+            Message::Traceable => with(13, &[]),
         }
     }
 
@@ -81,6 +85,7 @@ impl Message {
             10 => Message::HostName(payload.to_vec()),
             11 => Message::DomainName(payload.to_vec()),
             12 => Message::Done(number()?),
+            13 => Message::Traceable,
             _ => return None,
         })
     }

@@ -33,6 +33,24 @@ pub struct Volume {
     pub read_only: bool,
 }
 
+/// Which engine brings the program's calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Seccomp user notification.
+    Seccomp,
+    /// ptrace(2).
+    Ptrace,
+}
+
+/// Which calls Duet gets to see. Each native call that it sees is slower than one that it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Those that are not native.
+    Intercepted,
+    /// All.
+    All,
+}
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,8 +79,10 @@ pub struct Config {
     pub network: Network,
     /// Limits on what it may use.
     pub limits: Limits,
-    /// Count native calls too, which makes each of them slower.
-    pub count_native: bool,
+    /// What brings the calls.
+    pub engine: Engine,
+    /// Which calls are brought.
+    pub seen: Seen,
 }
 
 impl Config {

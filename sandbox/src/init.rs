@@ -18,6 +18,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setpgid, setresgid, setresuid};
 
 use crate::channel::{Channel, Message};
+use crate::config::Engine;
 use crate::landlock;
 
 /// What init needs to know.
@@ -42,6 +43,8 @@ pub struct Plan<'a> {
     pub mask: SigSet,
     /// Soft and hard limit of descriptors for the guest (the supervisor has raised its own).
     pub descriptor_limit: (u64, u64),
+    /// What brings the calls.
+    pub engine: Engine,
     /// The terminal to put the guest in the foreground of.
     pub terminal: Option<BorrowedFd<'a>>,
 }
@@ -260,11 +263,21 @@ fn guest(plan: &Plan<'_>, channel: &Channel) -> Step<Infallible> {
     let envp = pointers(plan.envp);
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&plan.mask), None)
         .named("setting the signal mask")?;
-    let listener = duet_intercept::notify::install(plan.filter).named("installing the filter")?;
-    Channel::from(channel)
-        .send(&Message::Listener, &[listener.as_fd()])
-        .named("handing over the listener")?;
-    drop(listener);
+    let channel = Channel::from(channel);
+    match plan.engine {
+        Engine::Seccomp => {
+            let listener =
+                duet_intercept::notify::install(plan.filter).named("installing the filter")?;
+            channel
+                .send(&Message::Listener, &[listener.as_fd()])
+                .named("handing over the listener")?;
+        }
+        Engine::Ptrace => {
+            wait_for_tracer(&channel).named("waiting to be traced")?;
+            duet_intercept::notify::install_traced(plan.filter).named("installing the filter")?;
+        }
+    }
+    drop(channel);
     // SAFETY: null-terminated arrays of C strings that live until the end of the call.
     let n = unsafe {
         libc::syscall(
@@ -281,6 +294,19 @@ fn guest(plan: &Plan<'_>, channel: &Channel) -> Step<Infallible> {
         "starting the stub".into(),
         Errno::result(n).err().unwrap_or(Errno::UnknownErrno),
     ))
+}
+
+/// Says which process is to be traced, and waits until it is.
+fn wait_for_tracer(channel: &Channel) -> nix::Result<()> {
+    // SAFETY: integers.
+    let n = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    let n = Errno::result(n)?;
+    // SAFETY: the kernel has just returned this descriptor to us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(n as RawFd) };
+    let (wait, release) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    channel.send(&Message::Traceable, &[pidfd.as_fd(), release.as_fd()])?;
+    drop(release);
+    nix::unistd::read(&wait, &mut [0]).map(drop)
 }
 
 /// Processes and threads of the sandbox at most. The kernel counts them for its user namespace alone,

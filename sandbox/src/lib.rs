@@ -22,6 +22,6 @@ pub mod terminal;
 pub mod tree;
 pub mod workers;
 
-pub use config::{Config, Limits, Network, Tree, Volume};
+pub use config::{Config, Engine, Limits, Network, Seen, Tree, Volume};
 pub use error::{Error, Result};
 pub use run::{Outcome, run};

@@ -2,12 +2,14 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use duet_intercept::ptrace::Ptrace;
 use duet_intercept::seccomp::Seccomp;
+use duet_intercept::{self as intercept, Observed, Observer};
 use duet_loader::stub::stub_elf;
 use duet_syscalls::handlers::exec::{self, ExecError};
 use duet_syscalls::kernel::{Counters, Kernel, Network};
@@ -22,7 +24,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 
 use crate::channel::{Channel, Message};
-use crate::config::{Config, Tree};
+use crate::config::{Config, Engine, Seen, Tree};
 use crate::error::{Error, Result};
 use crate::limits::Groups;
 use crate::names::{Names, Setter};
@@ -47,8 +49,8 @@ impl Outcome {
 }
 
 /// Runs the program to its end. The calling process must have a single thread; it keeps its signals
-/// blocked afterwards.
-pub fn run(config: &Config) -> Result<Outcome> {
+/// blocked afterwards. `observer` is told of the calls that are seen ([`Config::seen`]).
+pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outcome> {
     let program = bare_program(config)?;
     let mut terminal = Terminal::open();
     let old_mask = block_signals()?;
@@ -85,6 +87,7 @@ pub fn run(config: &Config) -> Result<Outcome> {
                 mask: old_mask,
                 terminal: terminal.as_ref().map(Terminal::descriptor),
                 descriptor_limit: (soft, hard),
+                engine: config.engine,
             },
             &theirs,
         )
@@ -103,6 +106,7 @@ pub fn run(config: &Config) -> Result<Outcome> {
         stub,
         exec_cookie,
         terminal.as_mut(),
+        observer,
     );
     if let Some(t) = &mut terminal {
         t.take_back();
@@ -162,6 +166,7 @@ fn supervise(
     stub: OwnedFd,
     exec_cookie: u64,
     terminal: Option<&mut Terminal>,
+    observer: Option<Arc<dyn Observer>>,
 ) -> Result<Outcome> {
     init.groups = Some(Groups::limit(&config.limits, init.pid));
     let deadline = config.limits.timeout.map(|t| Instant::now() + t);
@@ -196,12 +201,15 @@ fn supervise(
     source.set_processes(processes.clone());
     duet_syscalls::wait::install_interrupt().map_err(|e| Error::step("preparing signals", e))?;
     let requests = Arc::new(Requests::new(init.channel.clone()));
-    let listener = init.expect(&Message::Listener)?.into_iter().next();
-    let listener = listener.ok_or_else(|| Error::Failed("init handed over no listener".into()))?;
+    let brought = match config.engine {
+        Engine::Seccomp => Brought::notified(init, observer)?,
+        Engine::Ptrace => Brought::traced(init, observer)?,
+    };
+    source.set_engine(brought.engine());
     let stub_stat =
         nix::sys::stat::fstat(&stub).map_err(|e| Error::step("looking at the stub", e))?;
     let kernel = Arc::new(Kernel {
-        engine: Arc::new(Seccomp::new(listener)),
+        engine: brought.engine(),
         vfs,
         processes: processes.clone(),
         counters: Counters::default(),
@@ -220,12 +228,68 @@ fn supervise(
         sockets: Default::default(),
     });
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;
-    workers::start(kernel.clone())?;
+    match brought {
+        Brought::Notified(_) => workers::start(kernel.clone())?,
+        Brought::Traced {
+            engine,
+            pid,
+            release,
+        } => workers::start_tracing(kernel.clone(), engine, pid, release)?,
+    }
     let exit_code = match attend(init, &requests, terminal, deadline)? {
         End::Status(status) => exit_code(status),
         End::TimedOut => TIMED_OUT,
     };
     Ok(Outcome { exit_code, kernel })
+}
+
+/// The engine, with what the guest gave for it.
+enum Brought {
+    Notified(Arc<dyn intercept::Engine>),
+    Traced {
+        engine: Arc<Ptrace>,
+        /// The first process, in the supervisor's numbers.
+        pid: i32,
+        /// Closed once that is traced.
+        release: OwnedFd,
+    },
+}
+
+impl Brought {
+    fn notified(init: &Init, observer: Option<Arc<dyn Observer>>) -> Result<Brought> {
+        let listener = init.expect(&Message::Listener)?.into_iter().next();
+        let listener =
+            listener.ok_or_else(|| Error::Failed("init handed over no listener".into()))?;
+        let engine = Seccomp::new(listener);
+        Ok(Brought::Notified(match observer {
+            Some(o) => Arc::new(Observed::new(engine, o)),
+            None => Arc::new(engine),
+        }))
+    }
+
+    fn traced(init: &Init, observer: Option<Arc<dyn Observer>>) -> Result<Brought> {
+        let mut handed = init.expect(&Message::Traceable)?.into_iter();
+        let (Some(pidfd), Some(release)) = (handed.next(), handed.next()) else {
+            return Err(Error::Failed("init handed over no process".into()));
+        };
+        let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+        let info = std::fs::read_to_string(path).unwrap_or_default();
+        let pid = info.lines().find_map(|l| l.strip_prefix("Pid:"));
+        let pid = pid.and_then(|p| p.trim().parse().ok()).filter(|&p| p > 0);
+        let pid = pid.ok_or_else(|| Error::Failed("the program ended before it started".into()))?;
+        Ok(Brought::Traced {
+            engine: Arc::new(Ptrace::new(observer)),
+            pid,
+            release,
+        })
+    }
+
+    fn engine(&self) -> Arc<dyn intercept::Engine> {
+        match self {
+            Brought::Notified(engine) => engine.clone(),
+            Brought::Traced { engine, .. } => engine.clone(),
+        }
+    }
 }
 
 /// What timeout(1) exits with when the time is up.
@@ -248,8 +312,12 @@ fn random() -> Result<u64> {
 }
 
 fn build_filter(config: &Config, exec_cookie: u64) -> Vec<libc::sock_filter> {
-    let params = filter::FilterParams { exec_cookie };
-    if !config.count_native {
+    let ask = match config.engine {
+        Engine::Seccomp => libc::SECCOMP_RET_USER_NOTIF,
+        Engine::Ptrace => intercept::ptrace::ACTION,
+    };
+    let params = filter::FilterParams { exec_cookie, ask };
+    if config.seen == Seen::Intercepted {
         return filter::program(table::rows(), params);
     }
     // A call without a row is notified. One message is let through: that which hands over the

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
+use duet_intercept::Engine;
 use duet_syscalls::kernel::NameKind;
 use duet_syscalls::process::ProcessTable;
 use duet_vfs::proc::{ProcessSource, ProcessView};
@@ -18,6 +19,7 @@ pub struct Source {
     memory_limit: Option<u64>,
     vfs: OnceLock<Weak<Vfs>>,
     processes: OnceLock<Arc<ProcessTable>>,
+    engine: OnceLock<Arc<dyn Engine>>,
 }
 
 impl Source {
@@ -35,6 +37,7 @@ impl Source {
             memory_limit,
             vfs: OnceLock::new(),
             processes: OnceLock::new(),
+            engine: OnceLock::new(),
         }
     }
 
@@ -42,6 +45,13 @@ impl Source {
     pub fn set_vfs(&self, vfs: &Arc<Vfs>) {
         if self.vfs.set(Arc::downgrade(vfs)).is_err() {
             log::error!("/proc got a second tree");
+        }
+    }
+
+    /// Says which engine keeps descriptors in processes.
+    pub fn set_engine(&self, engine: Arc<dyn Engine>) {
+        if self.engine.set(engine).is_err() {
+            log::error!("/proc got a second engine");
         }
     }
 
@@ -60,11 +70,13 @@ impl ProcessSource for Source {
 
     fn process(&self, pid: i32) -> Option<ProcessView> {
         let table = self.processes.get()?;
-        let (id, state) = if pid == 1 {
-            (0, table.initial_state()?)
+        let engine = self.engine.get();
+        let (id, state, own_descriptor) = if pid == 1 {
+            (0, table.initial_state()?, None)
         } else {
             let process = table.by_guest_pid(pid)?;
-            (process.serial(), process.state())
+            let own = engine.and_then(|e| e.own_descriptor(process.host_pid()));
+            (process.serial(), process.state(), own)
         };
         let program = state.program.as_ref();
         let exe = program.map(|p| p.location.clone());
@@ -84,6 +96,7 @@ impl ProcessSource for Source {
             seccomp_filters: 0,
             dumpable: true,
             visible: pid != 1,
+            own_descriptor,
         };
         Some(view)
     }

@@ -11,13 +11,17 @@
 //!   More lead, as many as there are processors, until that is over. This is for speed, and for
 //!   signals: until a call is received, a signal may end it with EINTR (seccomp_unotify(2)).
 
+use std::collections::VecDeque;
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use duet_intercept::Tid;
+use duet_intercept::ptrace::Ptrace;
+use duet_intercept::{Call, Engine, Tid};
 use duet_syscalls::dispatch;
 use duet_syscalls::kernel::Kernel;
 use parking_lot::{Condvar, Mutex};
@@ -255,5 +259,144 @@ impl Crew {
             self.wake_watcher.wait(&mut held);
         }
         self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+// ---- the engine that traces ----
+
+/// Threads that serve slow calls of a traced sandbox, at most.
+const MAX_SLOW: usize = 16;
+
+/// Serves the calls of an engine that has one thread: that thread serves most of them itself, without a
+/// hand-over, and gives those that may take long to others. Returns when `pid` is traced.
+pub fn start_tracing(
+    kernel: Arc<Kernel>,
+    engine: Arc<Ptrace>,
+    pid: i32,
+    release: OwnedFd,
+) -> Result<()> {
+    let (attached, wait) = sync_channel(1);
+    let slow = Arc::new(SlowCalls::default());
+    spawn("duet-tracer", move || {
+        let result = engine.attach(pid);
+        let traces = result.is_ok();
+        drop(release);
+        if attached.send(result).is_err() || !traces {
+            return;
+        }
+        loop {
+            match engine.next() {
+                Ok(Some(call)) if may_be_slow(&call) => slow.serve(&kernel, call),
+                Ok(Some(call)) => dispatch::handle(&kernel, call),
+                Ok(None) => break,
+                Err(e) => {
+                    log::error!("waiting for calls: {e}");
+                    break;
+                }
+            }
+        }
+        slow.end();
+    })?;
+    match wait.recv() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(Error::step(
+            "tracing the program (is ptrace allowed? see /proc/sys/kernel/yama/ptrace_scope)",
+            e,
+        )),
+        Err(_) => Err(Error::Failed("the tracing thread ended".into())),
+    }
+}
+
+/// Calls that can make the supervisor copy a whole file up.
+fn may_be_slow(call: &Call) -> bool {
+    let flags = |i: usize| call.args.get(i).map_or(0, |&a| a as i32);
+    let writes = |f: i32| f & libc::O_ACCMODE != libc::O_RDONLY && f & libc::O_EXCL == 0;
+    match i64::from(call.nr) {
+        libc::SYS_open => writes(flags(1)),
+        libc::SYS_openat => writes(flags(2)),
+        libc::SYS_openat2
+        | libc::SYS_creat
+        | libc::SYS_truncate
+        | libc::SYS_rename
+        | libc::SYS_renameat
+        | libc::SYS_renameat2
+        | libc::SYS_link
+        | libc::SYS_linkat
+        | libc::SYS_chmod
+        | libc::SYS_fchmodat
+        | libc::SYS_chown
+        | libc::SYS_lchown
+        | libc::SYS_fchownat
+        | libc::SYS_utimensat
+        | libc::SYS_setxattr
+        | libc::SYS_lsetxattr
+        | libc::SYS_removexattr
+        | libc::SYS_lremovexattr => true,
+        _ => false,
+    }
+}
+
+/// Calls that wait for a thread, and the threads.
+#[derive(Default)]
+struct SlowCalls {
+    queue: Mutex<SlowQueue>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct SlowQueue {
+    calls: VecDeque<Call>,
+    threads: usize,
+    idle: usize,
+    over: bool,
+}
+
+impl SlowCalls {
+    fn serve(self: &Arc<SlowCalls>, kernel: &Arc<Kernel>, call: Call) {
+        let mut q = self.queue.lock();
+        q.calls.push_back(call);
+        let more = q.idle < q.calls.len() && q.threads < MAX_SLOW;
+        q.threads += usize::from(more);
+        drop(q);
+        self.news.notify_one();
+        if !more {
+            return;
+        }
+        let (slow, kernel_of_thread) = (self.clone(), kernel.clone());
+        let spawned = spawn("duet-slow", move || slow.work(&kernel_of_thread));
+        if let Err(e) = spawned {
+            let mut q = self.queue.lock();
+            q.threads -= 1;
+            // Without any thread the caller serves it, however long that takes.
+            let own = if q.threads == 0 {
+                q.calls.pop_back()
+            } else {
+                None
+            };
+            drop(q);
+            log::warn!("{e}; calls may wait for one another");
+            own.into_iter().for_each(|c| dispatch::handle(kernel, c));
+        }
+    }
+
+    fn work(&self, kernel: &Arc<Kernel>) {
+        loop {
+            let mut q = self.queue.lock();
+            q.idle += 1;
+            while q.calls.is_empty() && !q.over {
+                self.news.wait(&mut q);
+            }
+            q.idle -= 1;
+            let Some(call) = q.calls.pop_front() else {
+                return;
+            };
+            drop(q);
+            dispatch::handle(kernel, call);
+        }
+    }
+
+    fn end(&self) {
+        self.queue.lock().over = true;
+        self.news.notify_all();
     }
 }

@@ -9,7 +9,7 @@ mod known;
 mod run;
 
 pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
-pub use known::known;
+pub use known::{known, known_with};
 pub use run::{
     Known, Output, both, both_but, command_output, duet_command, duet_run, expected, native_run,
     tempdir,

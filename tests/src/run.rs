@@ -139,10 +139,17 @@ fn without_stray_descriptors(command: &mut Command) {
 }
 
 /// `duet run OPTIONS`, to which the program and its arguments are added. The caller's HOME and
-/// temporary directories are kept, nothing else of the environment.
+/// temporary directories are kept, nothing else of the environment. `DUET_TEST_ENGINE` names the engine,
+/// unless the options do.
 pub fn duet_command<S: AsRef<OsStr>>(options: &[S]) -> Command {
     let mut command = Command::new(duet());
-    command.arg("run").args(options);
+    command.arg("run");
+    if let Some(engine) = std::env::var_os("DUET_TEST_ENGINE")
+        && !options.iter().any(|o| o.as_ref() == "--engine")
+    {
+        command.arg("--engine").arg(engine);
+    }
+    command.args(options);
     let home = std::env::var_os("HOME").unwrap_or_else(|| OsString::from("/tmp"));
     plain_environment(&mut command);
     command.env("HOME", home);
@@ -163,6 +170,7 @@ pub fn both(options: &[&str], program: &Path, args: &[&str]) {
 }
 
 /// A line that differs, and why.
+#[derive(Clone, Copy)]
 pub struct Known {
     /// What the program prints natively.
     pub native: &'static str,

@@ -1,16 +1,23 @@
-//! Every guest of `testbins/` prints the same natively and in a layer.
+//! Every guest of `testbins/` prints the same natively and in a layer, with either engine.
 
-use duet_tests::{Known, Toolchain, both_but, guest, is_root, known, skip, tempdir};
+use duet_tests::{Known, Toolchain, both_but, guest, is_root, known_with, skip, tempdir};
 
 /// Runs a guest both ways. As another user than root, the layer gets that user's id, so that both
 /// sides see the same; guests about root itself are then skipped.
 #[track_caller]
-fn same(test: &str, name: &str, toolchain: Toolchain, needs_root: bool, args: &[&str]) {
+fn same(
+    test: &str,
+    engine: &str,
+    name: &str,
+    toolchain: Toolchain,
+    needs_root: bool,
+    args: &[&str],
+) {
     let Some(program) = guest(name, toolchain) else {
         return skip(test, &format!("no compiler for {toolchain:?}"));
     };
     let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
-    let mut options = vec!["-w", "/tmp", "-e", "LANG=C"];
+    let mut options = vec!["--engine", engine, "-w", "/tmp", "-e", "LANG=C"];
     if toolchain == Toolchain::Dynamic {
         options.push("--host-root");
     }
@@ -20,7 +27,7 @@ fn same(test: &str, name: &str, toolchain: Toolchain, needs_root: bool, args: &[
         }
         options.extend(["-u", &user]);
     }
-    both_but(&options, &program, args, known(name));
+    both_but(&options, &program, args, &known_with(engine, name));
 }
 
 /// On a directory of the host: those in memory cannot be watched.
@@ -48,13 +55,20 @@ fn inotify() {
 }
 
 macro_rules! guests {
-    ($($test:ident: $name:literal $toolchain:ident $(root $root:literal)? $([$($arg:literal),*])?;)*) => {$(
+    ($($test:ident: $name:literal $toolchain:ident $(root $root:literal)? $([$($arg:literal),*])?;)*) => {
+        mod seccomp { $(guests!(@ "seccomp" $test: $name $toolchain $(root $root)? $([$($arg),*])?);)* }
+        mod ptrace { $(guests!(@ "ptrace" $test: $name $toolchain $(root $root)? $([$($arg),*])?);)* }
+    };
+    (@ $engine:literal $test:ident: $name:literal $toolchain:ident $(root $root:literal)? $([$($arg:literal),*])?) => {
         #[test]
         fn $test() {
             let needs_root = false $(|| $root)?;
-            same(stringify!($test), $name, Toolchain::$toolchain, needs_root, &[$($($arg),*)?]);
+            let args = &[$($($arg),*)?];
+            super::same(
+                stringify!($test), $engine, $name, super::Toolchain::$toolchain, needs_root, args,
+            );
         }
-    )*};
+    };
 }
 
 guests! {

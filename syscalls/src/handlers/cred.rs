@@ -372,7 +372,14 @@ pub(super) fn prctl(t: &Task) -> Result<Reply> {
 
 /// `seccomp(operation, flags, args)`.
 pub(super) fn seccomp(t: &Task) -> Result<Reply> {
-    filter(t, t.uint(0) == libc::SECCOMP_SET_MODE_FILTER)
+    let installs = t.uint(0) == libc::SECCOMP_SET_MODE_FILTER;
+    let reply = filter(t, installs)?;
+    // As the kernel says if Duet has the one listener that there can be. If it has none, the guest's
+    // could let a call run that Duet is to answer.
+    if installs && t.arg(1) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+        return Err(Errno::EBUSY);
+    }
+    Ok(reply)
 }
 
 /// A filter wants `no_new_privs` or a capability, as its guest has them; all guests have the former on

@@ -12,7 +12,7 @@ use std::mem::offset_of;
 
 use libc::{
     BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
-    SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, seccomp_data, sock_filter,
+    SECCOMP_RET_ALLOW, seccomp_data, sock_filter,
 };
 
 use super::{AUDIT_ARCH_X86_64, Disposition, Row, Rule};
@@ -23,6 +23,8 @@ pub struct FilterParams {
     /// `execveat` with just the flag `AT_EMPTY_PATH` and this value as its sixth argument is native: so
     /// the supervisor starts its stub in the guest. Random for each sandbox, and never shown to the guest.
     pub exec_cookie: u64,
+    /// What the filter answers for calls that are not native: that of an engine, which is to be asked.
+    pub ask: u32,
 }
 
 /// The filter for a table whose rows stand in the order of numbers.
@@ -30,15 +32,11 @@ pub struct FilterParams {
 /// It is far shorter than `BPF_MAXINSNS` for the table of this crate.
 pub fn program(table: &[Row], params: FilterParams) -> Vec<sock_filter> {
     let answers = answers(table);
+    let ask = params.ask;
     let mut program = vec![load(offset_of!(seccomp_data, arch))];
     let mut rest = vec![load(offset_of!(seccomp_data, nr))];
     rest.extend(search(&answers, params));
-    program.extend(branch(
-        BPF_JEQ,
-        AUDIT_ARCH_X86_64,
-        rest,
-        vec![ret(SECCOMP_RET_USER_NOTIF)],
-    ));
+    program.extend(branch(BPF_JEQ, AUDIT_ARCH_X86_64, rest, vec![ret(ask)]));
     program
 }
 
@@ -83,12 +81,12 @@ fn answers(table: &[Row]) -> Vec<(u32, Answer<'_>)> {
 /// Finds the run of the number in the accumulator by halves, and answers.
 fn search(runs: &[(u32, Answer<'_>)], params: FilterParams) -> Vec<sock_filter> {
     match runs {
-        [] => vec![ret(SECCOMP_RET_USER_NOTIF)],
+        [] => vec![ret(params.ask)],
         [(_, answer)] => match *answer {
             Answer::Allow => vec![ret(SECCOMP_RET_ALLOW)],
-            Answer::Notify => vec![ret(SECCOMP_RET_USER_NOTIF)],
-            Answer::Test(disposition) => test(disposition),
-            Answer::Execveat => execveat(params.exec_cookie),
+            Answer::Notify => vec![ret(params.ask)],
+            Answer::Test(disposition) => test(disposition, params.ask),
+            Answer::Execveat => execveat(params),
         },
         _ => {
             let (below, from) = runs.split_at(runs.len() / 2);
@@ -104,13 +102,13 @@ fn search(runs: &[(u32, Answer<'_>)], params: FilterParams) -> Vec<sock_filter> 
 }
 
 /// Answers by the arguments.
-fn test(disposition: &Disposition) -> Vec<sock_filter> {
+fn test(disposition: &Disposition, ask: u32) -> Vec<sock_filter> {
     let (rule, yes, no) = match disposition {
         Disposition::Native => return vec![ret(SECCOMP_RET_ALLOW)],
         Disposition::Emulated | Disposition::Refused(_) => {
-            return vec![ret(SECCOMP_RET_USER_NOTIF)];
+            return vec![ret(ask)];
         }
-        Disposition::When(rule, yes, no) => (rule, test(yes), test(no)),
+        Disposition::When(rule, yes, no) => (rule, test(yes, ask), test(no, ask)),
     };
     let mut code = vec![load(low_half(rule.arg()))];
     match *rule {
@@ -131,10 +129,10 @@ fn test(disposition: &Disposition) -> Vec<sock_filter> {
 }
 
 /// Allows the supervisor's own `execveat(stub, "", argv, envp, AT_EMPTY_PATH, cookie)`.
-fn execveat(cookie: u64) -> Vec<sock_filter> {
+fn execveat(FilterParams { exec_cookie, ask }: FilterParams) -> Vec<sock_filter> {
     let expected = [
-        (low_half(5), cookie as u32),
-        (high_half(5), (cookie >> 32) as u32),
+        (low_half(5), exec_cookie as u32),
+        (high_half(5), (exec_cookie >> 32) as u32),
         (low_half(4), libc::AT_EMPTY_PATH as u32),
     ];
     expected
@@ -142,12 +140,7 @@ fn execveat(cookie: u64) -> Vec<sock_filter> {
         .rev()
         .fold(vec![ret(SECCOMP_RET_ALLOW)], |then, &(offset, value)| {
             let mut code = vec![load(offset)];
-            code.extend(branch(
-                BPF_JEQ,
-                value,
-                then,
-                vec![ret(SECCOMP_RET_USER_NOTIF)],
-            ));
+            code.extend(branch(BPF_JEQ, value, then, vec![ret(ask)]));
             code
         })
 }

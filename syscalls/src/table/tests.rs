@@ -17,6 +17,7 @@ fn installed_filter() -> Vec<sock_filter> {
     program(
         rows(),
         FilterParams {
+            ask: SECCOMP_RET_USER_NOTIF,
             exec_cookie: COOKIE,
         },
     )
@@ -470,6 +471,7 @@ fn a_table_without_rows_asks_about_everything() {
     let filter = program(
         &[],
         FilterParams {
+            ask: SECCOMP_RET_USER_NOTIF,
             exec_cookie: COOKIE,
         },
     );
@@ -516,6 +518,7 @@ fn long_programs_jump_far() {
     let filter = program(
         &alternating,
         FilterParams {
+            ask: SECCOMP_RET_USER_NOTIF,
             exec_cookie: COOKIE,
         },
     );

@@ -123,6 +123,9 @@ impl Inode for FdDir {
             return Err(Errno::EACCES);
         }
         let task = self.task.clone();
+        if self.task.view()?.and_then(|view| view.own_descriptor) == Some(fd) {
+            return Err(Errno::ENOENT);
+        }
         let stat = task
             .host(&format!("fd/{fd}"), host::lstat)
             .map_err(|_| Errno::ENOENT)?;
@@ -140,7 +143,9 @@ impl Inode for FdDir {
         caller: &dyn Caller,
         sink: &mut dyn FnMut(DirEntry) -> bool,
     ) -> Result<()> {
-        let visible = self.task.view()?.is_none_or(|view| view.visible);
+        let view = self.task.view()?;
+        let visible = view.as_ref().is_none_or(|view| view.visible);
+        let own = view.and_then(|view| view.own_descriptor);
         if !visible || !self.is_links() {
             self.task.may_read(caller)?;
         }
@@ -151,6 +156,9 @@ impl Inode for FdDir {
         };
         self.task.host("fd", |dir, path| {
             host::read_numbers(dir, path, cookie, &mut |fd, next| {
+                if own == Some(fd) {
+                    return true;
+                }
                 sink(DirEntry {
                     ino: self.task.ino(self.name, fd as u64 + 1),
                     kind: Some(kind),

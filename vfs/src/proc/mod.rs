@@ -98,6 +98,8 @@ pub struct ProcessView {
     pub dumpable: bool,
     /// Whether the guest may look into it; false for Duet's own init.
     pub visible: bool,
+    /// A descriptor of it that is Duet's, and not shown.
+    pub own_descriptor: Option<i32>,
 }
 
 /// What all nodes share.

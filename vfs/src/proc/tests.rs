@@ -168,6 +168,7 @@ impl Sandbox {
             seccomp_filters: 0,
             dumpable: true,
             visible: true,
+            own_descriptor: None,
         });
         change(view);
     }

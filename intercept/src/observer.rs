@@ -1,0 +1,130 @@
+//! What an engine tells of guests to somebody who only watches.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
+
+/// Is told what threads do. The thread that it is about is stopped meanwhile, so that its memory can be
+/// read; what takes long here makes the guest slow.
+pub trait Observer: Send + Sync {
+    /// A call was made and has not been served.
+    fn entered(&self, call: &Call);
+
+    /// Whether to wait for the result of a call that the kernel runs.
+    fn wants_result(&self, call: &Call) -> bool;
+
+    /// A call ended with this value, or negated errno (those above 511 are the kernel's own, for calls
+    /// that a signal interrupts). `None` if that is not known.
+    fn left(&self, call: &Call, how: Ended);
+
+    /// A signal is about to be delivered.
+    fn signal(&self, tid: Tid, info: &libc::siginfo_t);
+
+    /// The thread stopped together with its process, by this signal.
+    fn stopped(&self, tid: Tid, signal: i32);
+
+    /// A thread was made by another.
+    fn started(&self, parent: Tid, tid: Tid);
+
+    /// An `execve` has succeeded; the thread has the id of its process now, and had `former`.
+    fn executed(&self, tid: Tid, former: Tid);
+
+    /// A thread ended with this wait status.
+    fn ended(&self, tid: Tid, status: i32);
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The supervisor answered it with this value or negated errno.
+    Answered(i64),
+    /// The kernel ran it, with this result.
+    Ran(i64),
+    /// The kernel runs it, or it does not come back: its result is not known.
+    Unknown,
+}
+
+/// An engine whose calls are told to an observer. Of the calls that the kernel runs, the result is not
+/// known.
+pub struct Observed<E> {
+    engine: E,
+    observer: Arc<dyn Observer>,
+}
+
+impl<E: Engine> Observed<E> {
+    /// Tells `observer` of the calls of `engine`.
+    pub fn new(engine: E, observer: Arc<dyn Observer>) -> Observed<E> {
+        Observed { engine, observer }
+    }
+}
+
+impl<E: Engine> Engine for Observed<E> {
+    fn next(&self) -> Result<Option<Call>> {
+        let call = self.engine.next()?;
+        if let Some(call) = &call {
+            self.observer.entered(call);
+        }
+        Ok(call)
+    }
+
+    fn answer(&self, call: &Call, answer: Answer) -> Result<()> {
+        self.observer.left(call, ended(answer));
+        self.engine.answer(call, answer)
+    }
+
+    fn inject(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        at: Option<RawFd>,
+        cloexec: bool,
+    ) -> Result<RawFd> {
+        self.engine.inject(call, fd, at, cloexec)
+    }
+
+    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()> {
+        let number = self.engine.inject(call, fd, None, cloexec)?;
+        self.answer(call, Answer::Value(number.into()))
+    }
+
+    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
+        self.observer.left(call, Ended::Unknown);
+        self.engine.run_instead(call, replacement)
+    }
+
+    fn is_live(&self, call: &Call) -> bool {
+        self.engine.is_live(call)
+    }
+
+    fn own_descriptor(&self, pid: i32) -> Option<RawFd> {
+        self.engine.own_descriptor(pid)
+    }
+}
+
+/// The kernel's own errno for a call that a signal interrupts; signal delivery replaces it.
+pub(crate) const ERESTARTSYS: i32 = 512;
+
+/// How a call ends that is answered so before it ran.
+pub(crate) fn ended(answer: Answer) -> Ended {
+    match answer {
+        Answer::Value(v) => Ended::Answered(v),
+        Answer::Error(e) => Ended::Answered(-i64::from(e as i32)),
+        Answer::Interrupt => Ended::Answered(-i64::from(ERESTARTSYS)),
+        Answer::Run => Ended::Unknown,
+    }
+}
+
+/// Sends `fd` over a datagram socket, with `text`. EAGAIN if the receiver does not take it at once.
+pub(crate) fn send_descriptor(socket: &OwnedFd, fd: RawFd, text: &[u8]) -> Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let iov = [std::io::IoSlice::new(text)];
+    let rights = [fd];
+    let control = [ControlMessage::ScmRights(&rights)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match sendmsg::<()>(socket.as_raw_fd(), &iov, &control, flags, None) {
+        Ok(n) if n == text.len() => Ok(()),
+        Ok(_) => Err(Errno::EIO),
+        Err(e) => Err(e),
+    }
+}

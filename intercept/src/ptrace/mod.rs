@@ -1,0 +1,216 @@
+//! The engine for hosts without user notification, and for traces of all calls: ptrace(2).
+//!
+//! The filter answers intercepted calls with `SECCOMP_RET_TRACE`, so native calls stay native, and an
+//! intercepted one costs a single stop: at its entry it is either let go, or skipped with its result in
+//! place. Where an [`Observer`] wants results, a native call stops at its exit too.
+//!
+//! One thread, which called [`Ptrace::attach`], makes all requests, as the kernel demands. It is meant to
+//! serve the calls that it receives from [`Engine::next`] itself; whoever answers from another thread
+//! hands the request to it and waits. The guest dies with that thread (`PTRACE_O_EXITKILL`).
+//!
+//! # Descriptors
+//!
+//! Without `ADDFD`, the caller is made to receive the descriptor itself: in place of its call it performs
+//! `recvmsg` on a datagram socket whose other end the supervisor holds. Each process gets a socket of its
+//! own at its first need, at a high number, and a new one after each fork, so that no process can take
+//! what is meant for another. Whether the number is still that socket is checked each time; a guest that
+//! closes it, or puts something else there, gets another. The message is laid out in a page that the
+//! guest is made to map. Guests that tamper with either harm themselves only.
+//!
+//! # Current limits
+//!
+//! - A process has one descriptor and one page more than natively.
+//! - A guest that rewrites the `syscall` instruction at which it waits can hold up the tracing thread,
+//!   and so its own sandbox, until that is ended from outside.
+//! - vsyscalls (the legacy page of the kernel's) have no exit stop; their results are not known.
+
+mod remote;
+mod tracer;
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Pid, gettid};
+use parking_lot::Mutex;
+
+use crate::{Answer, Call, Engine, Errno, Observer, Replacement, Result};
+use tracer::Tracer;
+
+/// What a filter for this engine answers for intercepted calls.
+pub const ACTION: u32 = libc::SECCOMP_RET_TRACE | TRACE_DATA;
+
+/// Tells Duet's filter from one of the guest's own.
+const TRACE_DATA: u32 = 0x4475;
+
+/// How long a request to the tracing thread waits before that is woken once more: its wait begins just
+/// when the signal has come, now and then.
+const NUDGE: Duration = Duration::from_millis(1);
+
+/// A request to the tracing thread.
+type Request = Box<dyn FnOnce(&mut Tracer) + Send>;
+
+/// What other threads may look at.
+#[derive(Default)]
+struct Shared {
+    /// The call that each thread waits in, by thread id.
+    waiting: Mutex<HashMap<i32, u64>>,
+    /// The descriptor that each process has for the engine.
+    sockets: Mutex<HashMap<i32, RawFd>>,
+}
+
+/// The engine.
+pub struct Ptrace {
+    /// The tracing thread's id.
+    owner: OnceLock<i32>,
+    /// Touched by the tracing thread alone.
+    tracer: Mutex<Tracer>,
+    requests: Mutex<VecDeque<Request>>,
+    shared: Arc<Shared>,
+    /// No guest is left.
+    over: AtomicBool,
+}
+
+impl Ptrace {
+    /// An engine without a guest. `SIGURG` must have a handler, without `SA_RESTART`.
+    pub fn new(observer: Option<Arc<dyn Observer>>) -> Ptrace {
+        let shared = Arc::new(Shared::default());
+        Ptrace {
+            owner: OnceLock::new(),
+            tracer: Mutex::new(Tracer::new(observer, shared.clone())),
+            requests: Mutex::default(),
+            shared,
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts to trace `pid`, which must not have installed the filter yet. The calling thread becomes
+    /// the one that traces; `EBUSY` if another does already.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        let me = gettid().as_raw();
+        if *self.owner.get_or_init(|| me) != me {
+            return Err(Errno::EBUSY);
+        }
+        let mut interrupt = SigSet::empty();
+        interrupt.add(Signal::SIGURG);
+        interrupt.thread_unblock()?;
+        let options = Options::PTRACE_O_EXITKILL
+            | Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACESECCOMP
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC;
+        ptrace::seize(Pid::from_raw(pid), options)?;
+        self.tracer.lock().add_first(pid);
+        Ok(())
+    }
+
+    /// Has the tracing thread do `work`, and waits for it.
+    fn request<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tracer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let owner = *self.owner.get().ok_or(Errno::ESRCH)?;
+        if owner == gettid().as_raw() {
+            return work(&mut self.tracer.lock());
+        }
+        let (done, wait) = sync_channel(1);
+        self.requests.lock().push_back(Box::new(move |tracer| {
+            if done.send(work(tracer)).is_err() {
+                log::debug!("nobody waits for the answer of a request");
+            }
+        }));
+        loop {
+            if self.over.load(Ordering::Acquire) {
+                self.requests.lock().clear();
+            }
+            let (group, urgent) = (std::process::id(), libc::SIGURG);
+            // SAFETY: integers; the thread is one of ours or none.
+            let sent = unsafe { libc::syscall(libc::SYS_tgkill, group, owner, urgent) };
+            Errno::result(sent)?;
+            match wait.recv_timeout(NUDGE) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => return Err(Errno::ESRCH),
+            }
+        }
+    }
+}
+
+impl Engine for Ptrace {
+    /// `EPERM` for all but the tracing thread.
+    fn next(&self) -> Result<Option<Call>> {
+        if self.owner.get() != Some(&gettid().as_raw()) {
+            return Err(Errno::EPERM);
+        }
+        let mut tracer = self.tracer.lock();
+        loop {
+            loop {
+                let request = self.requests.lock().pop_front();
+                match request {
+                    Some(request) => request(&mut tracer),
+                    None => break,
+                }
+            }
+            match tracer::wait(-1) {
+                Ok((tid, status)) => {
+                    if let Some(call) = tracer.event(tid, status) {
+                        return Ok(Some(call));
+                    }
+                }
+                Err(Errno::EINTR) => (),
+                Err(Errno::ECHILD) => {
+                    self.over.store(true, Ordering::Release);
+                    self.requests.lock().clear();
+                    return Ok(None);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn answer(&self, call: &Call, answer: Answer) -> Result<()> {
+        let call = *call;
+        self.request(move |t| t.answer(&call, answer))
+    }
+
+    fn inject(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        at: Option<RawFd>,
+        cloexec: bool,
+    ) -> Result<RawFd> {
+        // The caller keeps it open until the request is done.
+        let (call, fd) = (*call, fd.as_raw_fd());
+        self.request(move |t| t.inject(&call, fd, at, cloexec))
+    }
+
+    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()> {
+        let (call, fd) = (*call, fd.as_raw_fd());
+        self.request(move |t| {
+            let number = t.inject(&call, fd, None, cloexec)?;
+            t.answer(&call, Answer::Value(number.into()))
+        })
+    }
+
+    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
+        let call = *call;
+        self.request(move |t| t.run_instead(&call, replacement))
+    }
+
+    fn is_live(&self, call: &Call) -> bool {
+        // The kernel gives a thread's number to nobody else before its tracer has heard of its end.
+        self.shared.waiting.lock().get(&call.tid.0) == Some(&call.id)
+    }
+
+    fn own_descriptor(&self, pid: i32) -> Option<RawFd> {
+        self.shared.sockets.lock().get(&pid).copied()
+    }
+}

@@ -1,0 +1,591 @@
+//! What the tracing thread does: stops of guest threads, and the requests that let them go on.
+
+use std::collections::HashMap;
+use std::mem::offset_of;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use libc::user_regs_struct;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::{Shared, TRACE_DATA};
+use crate::observer::{ERESTARTSYS, ended};
+use crate::{ARCH_X86_64, Answer, Call, Ended, Errno, Observer, Replacement, Result, Tid};
+
+/// Length of the `syscall` instruction.
+pub(super) const SYSCALL_LEN: u64 = 2;
+
+/// A number that no call has: the kernel skips the call, and restarts nothing.
+pub(super) const NO_CALL: u64 = u64::MAX;
+
+const ORIG_RAX: usize = offset_of!(user_regs_struct, orig_rax);
+const RAX: usize = offset_of!(user_regs_struct, rax);
+
+/// A guest thread.
+pub(super) struct Task {
+    /// Its process.
+    pub(super) tgid: i32,
+    pub(super) state: State,
+}
+
+/// What a thread is about.
+pub(super) enum State {
+    /// Nothing of the engine's.
+    Free,
+    /// It waits in a call that was yielded.
+    Called(Called),
+    /// It runs a call whose result is of interest.
+    Native(Call),
+    /// It is to be interrupted: the call is skipped, and at its exit made to look so.
+    Interrupted(Call),
+    /// It performs another call in place of its own.
+    Replaced {
+        call: Call,
+        /// What it does.
+        by: Replacement,
+        /// Its registers in its own call.
+        saved: Box<user_regs_struct>,
+        /// An `execve` has succeeded.
+        executed: bool,
+    },
+}
+
+/// A thread that waits for its answer.
+pub(super) struct Called {
+    pub(super) call: Call,
+    /// If it has performed calls for the engine already: its registers from before. It is at the exit
+    /// of the last one then, else at the entry of its own.
+    pub(super) saved: Option<Box<user_regs_struct>>,
+    /// Its signal mask, if that was replaced.
+    pub(super) mask: Option<u64>,
+    /// It was to stop with its process meanwhile.
+    pub(super) stop_later: bool,
+}
+
+/// What the engine has in a guest process.
+#[derive(Default)]
+pub(super) struct Process {
+    /// Address of its page.
+    pub(super) page: Option<u64>,
+    pub(super) socket: Option<Socket>,
+}
+
+/// By which a process receives descriptors.
+pub(super) struct Socket {
+    /// The supervisor's end.
+    pub(super) ours: OwnedFd,
+    /// The guest's number for its end.
+    pub(super) theirs: i32,
+    /// Which file that is: device and inode.
+    pub(super) id: (u64, u64),
+}
+
+/// All guest threads, in the hands of the thread that traces them.
+pub(super) struct Tracer {
+    pub(super) tasks: HashMap<i32, Task>,
+    pub(super) processes: HashMap<i32, Process>,
+    observer: Option<Arc<dyn Observer>>,
+    pub(super) shared: Arc<Shared>,
+    next_id: u64,
+    /// Counts messages with descriptors.
+    pub(super) messages: u64,
+}
+
+/// Waits for a traced thread, or for any (-1).
+pub(super) fn wait(tid: i32) -> Result<(i32, i32)> {
+    let mut status = 0;
+    // SAFETY: `status` is ours. Only this thread's tracees and children are waited for.
+    let n = unsafe { libc::waitpid(tid, &mut status, libc::__WALL | libc::__WNOTHREAD) };
+    Errno::result(n).map(|n| (n, status))
+}
+
+/// Lets a thread go on, to its next stop at a call if `to_call`.
+pub(super) fn resume(tid: i32, to_call: bool, signal: i32) -> Result<()> {
+    let request = if to_call {
+        libc::PTRACE_SYSCALL
+    } else {
+        libc::PTRACE_CONT
+    };
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: neither request has pointers; the signal is a number. Real-time signals have no `Signal`.
+    let n = unsafe { libc::ptrace(request, tid, nothing, i64::from(signal)) };
+    Errno::result(n).map(drop)
+}
+
+/// Which kind of stop at a call this is, and its details.
+pub(super) enum Stop {
+    /// The filter asks.
+    Filter { call: Call, data: u32 },
+    /// At the entry.
+    Entry { arch: u32, nr: u32 },
+    /// At the exit, with the result.
+    Exit(i64),
+    /// None.
+    Other,
+}
+
+pub(super) fn stop_at(tid: i32) -> Result<Stop> {
+    // `nix` asks for no byte of it.
+    let mut info = std::mem::MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+    let size = size_of::<libc::ptrace_syscall_info>() as *mut libc::c_void;
+    let request = libc::PTRACE_GET_SYSCALL_INFO;
+    // SAFETY: `info` has the size that is announced.
+    Errno::result(unsafe { libc::ptrace(request, tid, size, info.as_mut_ptr()) })?;
+    // SAFETY: all zeros, or what the kernel has written over them.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: `op` says which member of the union the kernel has filled.
+    unsafe {
+        Ok(match info.op {
+            libc::PTRACE_SYSCALL_INFO_SECCOMP => Stop::Filter {
+                call: Call {
+                    id: 0,
+                    tid: Tid(tid),
+                    arch: info.arch,
+                    nr: info.u.seccomp.nr as u32,
+                    args: info.u.seccomp.args,
+                    ip: info.instruction_pointer,
+                },
+                data: info.u.seccomp.ret_data,
+            },
+            libc::PTRACE_SYSCALL_INFO_ENTRY => Stop::Entry {
+                arch: info.arch,
+                nr: info.u.entry.nr as u32,
+            },
+            libc::PTRACE_SYSCALL_INFO_EXIT => Stop::Exit(info.u.exit.sval),
+            _ => Stop::Other,
+        })
+    }
+}
+
+fn poke(tid: i32, offset: usize, value: u64) -> Result<()> {
+    let at = offset as *mut libc::c_void;
+    ptrace::write_user(Pid::from_raw(tid), at, value as i64)
+}
+
+/// Puts a call's number and arguments into registers.
+pub(super) fn set_args(regs: &mut user_regs_struct, args: [u64; 6]) {
+    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+}
+
+impl Tracer {
+    pub(super) fn new(observer: Option<Arc<dyn Observer>>, shared: Arc<Shared>) -> Tracer {
+        Tracer {
+            tasks: HashMap::new(),
+            processes: HashMap::new(),
+            observer,
+            shared,
+            next_id: 1,
+            messages: 0,
+        }
+    }
+
+    pub(super) fn add_first(&mut self, pid: i32) {
+        self.add(pid, pid, None);
+    }
+
+    fn add(&mut self, tid: i32, tgid: i32, page: Option<u64>) {
+        let state = State::Free;
+        self.tasks.insert(tid, Task { tgid, state });
+        self.processes
+            .entry(tgid)
+            .or_insert(Process { page, socket: None });
+    }
+
+    /// Enters a thread that is seen for the first time, by itself or as what another has made.
+    fn adopt(&mut self, tid: i32) {
+        if self.tasks.contains_key(&tid) {
+            return;
+        }
+        let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+        let field = |name: &str| -> Option<i32> {
+            let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        let tgid = field("Tgid:").unwrap_or(tid);
+        // A copy of its parent's memory has the page too. The parent is still in its fork: it cannot
+        // have executed anything meanwhile.
+        let parent = field("PPid:").and_then(|p| self.processes.get(&p));
+        let page = parent.and_then(|p| p.page);
+        self.add(tid, tgid, page);
+    }
+
+    /// One report of the kernel's. A call, if it is one to serve.
+    pub(super) fn event(&mut self, tid: i32, status: i32) -> Option<Call> {
+        if !libc::WIFSTOPPED(status) {
+            self.end(tid, status);
+            return None;
+        }
+        self.adopt(tid);
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        match event {
+            libc::PTRACE_EVENT_SECCOMP => return self.filter_stop(tid),
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+                self.forked(tid);
+            }
+            libc::PTRACE_EVENT_EXEC => self.executed(tid),
+            libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => {
+                if let Some(o) = &self.observer {
+                    o.stopped(Tid(tid), signal);
+                }
+                self.note(tid, listen(tid));
+                return None;
+            }
+            0 if signal == libc::SIGTRAP | 0x80 => self.call_stop(tid),
+            0 => {
+                if let Some(o) = &self.observer
+                    && let Ok(info) = ptrace::getsiginfo(Pid::from_raw(tid))
+                {
+                    o.signal(Tid(tid), &info);
+                }
+                self.go_on(tid, signal);
+                return None;
+            }
+            _ => (),
+        }
+        self.go_on(tid, 0);
+        None
+    }
+
+    /// Lets a thread go on as its state asks for.
+    fn go_on(&mut self, tid: i32, signal: i32) {
+        let state = self.tasks.get(&tid).map(|t| &t.state);
+        let to_call = matches!(
+            state,
+            Some(State::Native(_) | State::Interrupted(_) | State::Replaced { .. })
+        );
+        self.note(tid, resume(tid, to_call, signal));
+    }
+
+    /// A thread that is gone will be reported so; anything else is a fault.
+    fn note(&self, tid: i32, result: Result<()>) {
+        if let Err(e) = result
+            && e != Errno::ESRCH
+        {
+            log::error!("tracing thread {tid}: {e}");
+        }
+    }
+
+    pub(super) fn end(&mut self, tid: i32, status: i32) {
+        self.shared.waiting.lock().remove(&tid);
+        let Some(task) = self.tasks.remove(&tid) else {
+            return;
+        };
+        if task.tgid == tid {
+            self.processes.remove(&tid);
+            self.shared.sockets.lock().remove(&tid);
+        }
+        if let Some(o) = &self.observer {
+            o.ended(Tid(tid), status);
+        }
+    }
+
+    fn forked(&mut self, tid: i32) {
+        let Ok(child) = ptrace::getevent(Pid::from_raw(tid)) else {
+            return;
+        };
+        let child = child as i32;
+        self.adopt(child);
+        let group = |t: i32| self.tasks.get(&t).map(|t| t.tgid);
+        let parent = group(tid);
+        if parent != group(child)
+            && let Some(parent) = parent
+        {
+            // The child has a copy of its descriptor.
+            self.forget_socket(parent);
+        }
+        if let Some(o) = &self.observer {
+            o.started(Tid(tid), Tid(child));
+        }
+    }
+
+    pub(super) fn forget_socket(&mut self, tgid: i32) {
+        if let Some(process) = self.processes.get_mut(&tgid) {
+            process.socket = None;
+        }
+    }
+
+    /// The thread has its process's id now, whatever it had.
+    fn executed(&mut self, tid: i32) {
+        let former = ptrace::getevent(Pid::from_raw(tid)).map_or(tid, |n| n as i32);
+        if former != tid
+            && let Some(task) = self.tasks.remove(&former)
+        {
+            self.shared.waiting.lock().remove(&tid);
+            self.tasks.insert(tid, task);
+        }
+        if let Some(process) = self.processes.get_mut(&tid) {
+            *process = Process::default();
+        }
+        self.shared.sockets.lock().remove(&tid);
+        if let Some(task) = self.tasks.get_mut(&tid)
+            && let State::Replaced { call, executed, .. } = &mut task.state
+        {
+            *executed = true;
+            call.tid = Tid(tid);
+        }
+        if let Some(o) = &self.observer {
+            o.executed(Tid(tid), Tid(former));
+        }
+    }
+
+    /// The filter asks about a call.
+    fn filter_stop(&mut self, tid: i32) -> Option<Call> {
+        let (mut call, data) = match stop_at(tid) {
+            Ok(Stop::Filter { call, data }) => (call, data),
+            Ok(_) => {
+                self.go_on(tid, 0);
+                return None;
+            }
+            Err(e) => {
+                self.note(tid, Err(e));
+                return None;
+            }
+        };
+        let task = self.tasks.get_mut(&tid)?;
+        if let State::Replaced { by, .. } = &task.state
+            && (call.arch, call.nr, call.args) == (ARCH_X86_64, by.nr, by.args)
+        {
+            self.go_on(tid, 0);
+            return None;
+        }
+        if data != TRACE_DATA {
+            // A filter of the guest's own, which has no tracer (seccomp(2)).
+            let refused = skip(tid, -i64::from(Errno::ENOSYS as i32)).and_then(|()| {
+                task.state = State::Free;
+                resume(tid, false, 0)
+            });
+            self.note(tid, refused);
+            return None;
+        }
+        call.id = self.next_id;
+        self.next_id += 1;
+        let called = State::Called(Called {
+            call,
+            saved: None,
+            mask: None,
+            stop_later: false,
+        });
+        let before = std::mem::replace(&mut task.state, called);
+        self.shared.waiting.lock().insert(tid, call.id);
+        if let Some(o) = &self.observer {
+            if let State::Native(lost) = before {
+                o.left(&lost, Ended::Unknown);
+            }
+            o.entered(&call);
+        }
+        Some(call)
+    }
+
+    /// Entry or exit of a call. Afterwards the thread goes on by its state.
+    fn call_stop(&mut self, tid: i32) {
+        let Ok(Stop::Exit(result)) = stop_at(tid) else {
+            return;
+        };
+        let Some(task) = self.tasks.get_mut(&tid) else {
+            return;
+        };
+        let pid = Pid::from_raw(tid);
+        let told = match std::mem::replace(&mut task.state, State::Free) {
+            State::Native(call) => Some((call, Ended::Ran(result))),
+            State::Interrupted(call) => {
+                let interrupted = -i64::from(ERESTARTSYS);
+                let set = poke(tid, ORIG_RAX, call.nr.into())
+                    .and_then(|()| poke(tid, RAX, interrupted as u64));
+                self.note(tid, set);
+                Some((call, Ended::Answered(interrupted)))
+            }
+            State::Replaced {
+                call,
+                mut saved,
+                executed,
+                ..
+            } => {
+                if !executed {
+                    saved.rax = result as u64;
+                    saved.orig_rax = NO_CALL;
+                    self.note(tid, ptrace::setregs(pid, *saved));
+                }
+                Some((call, Ended::Answered(result)))
+            }
+            State::Free => None,
+            // It is stopped in there, and cannot come here.
+            called @ State::Called(_) => {
+                task.state = called;
+                None
+            }
+        };
+        if let Some(o) = &self.observer
+            && let Some((call, how)) = told
+        {
+            o.left(&call, how);
+        }
+    }
+
+    /// Takes the call that is to be answered out of the thread's state.
+    fn take(&mut self, call: &Call) -> Result<Called> {
+        let task = self.tasks.get_mut(&call.tid.0).ok_or(Errno::ESRCH)?;
+        match std::mem::replace(&mut task.state, State::Free) {
+            State::Called(called) if called.call.id == call.id => {
+                self.shared.waiting.lock().remove(&call.tid.0);
+                Ok(called)
+            }
+            other => {
+                task.state = other;
+                Err(Errno::ESRCH)
+            }
+        }
+    }
+
+    fn set_state(&mut self, tid: i32, state: State) {
+        if let Some(task) = self.tasks.get_mut(&tid) {
+            task.state = state;
+        }
+    }
+
+    pub(super) fn answer(&mut self, call: &Call, answer: Answer) -> Result<()> {
+        let called = self.take(call)?;
+        let tid = call.tid.0;
+        if let (Answer::Run, Some(_)) = (answer, &called.saved) {
+            let by = Replacement {
+                nr: call.nr,
+                args: call.args,
+            };
+            return self.replace(called, by);
+        }
+        let how = ended(answer);
+        match (how, called.saved) {
+            (Ended::Answered(value), Some(mut regs)) => {
+                regs.rax = value as u64;
+                let restart = answer == Answer::Interrupt;
+                regs.orig_rax = if restart { call.nr.into() } else { NO_CALL };
+                ptrace::setregs(Pid::from_raw(tid), *regs)?;
+                restore_mask(tid, called.mask)?;
+                self.tell_left(call, how);
+            }
+            (Ended::Answered(_), None) if answer == Answer::Interrupt => {
+                poke(tid, ORIG_RAX, NO_CALL)?;
+                self.set_state(tid, State::Interrupted(*call));
+            }
+            (Ended::Answered(value), None) => {
+                skip(tid, value)?;
+                self.tell_left(call, how);
+            }
+            (Ended::Ran(_) | Ended::Unknown, _) => match &self.observer {
+                Some(o) if o.wants_result(call) => self.set_state(tid, State::Native(*call)),
+                Some(o) => o.left(call, how),
+                None => (),
+            },
+        }
+        let to_call = self
+            .tasks
+            .get(&tid)
+            .is_some_and(|t| !matches!(t.state, State::Free));
+        resume(tid, to_call, 0)?;
+        stop_if(tid, called.stop_later)
+    }
+
+    fn tell_left(&self, call: &Call, how: Ended) {
+        if let Some(o) = &self.observer {
+            o.left(call, how);
+        }
+    }
+
+    pub(super) fn run_instead(&mut self, call: &Call, by: Replacement) -> Result<()> {
+        let called = self.take(call)?;
+        self.replace(called, by)
+    }
+
+    fn replace(&mut self, called: Called, by: Replacement) -> Result<()> {
+        let call = called.call;
+        let (tid, pid) = (call.tid.0, Pid::from_raw(call.tid.0));
+        let saved = match called.saved {
+            None => {
+                let saved = ptrace::getregs(pid)?;
+                let mut regs = saved;
+                regs.orig_rax = by.nr.into();
+                set_args(&mut regs, by.args);
+                ptrace::setregs(pid, regs)?;
+                Box::new(saved)
+            }
+            Some(saved) => {
+                ptrace::setregs(pid, again(&saved, by))?;
+                saved
+            }
+        };
+        restore_mask(tid, called.mask)?;
+        let state = State::Replaced {
+            call,
+            by,
+            saved,
+            executed: false,
+        };
+        self.set_state(tid, state);
+        resume(tid, true, 0)?;
+        stop_if(tid, called.stop_later)
+    }
+}
+
+/// Registers of a thread at the exit of a call, with which it makes a call by the same instruction.
+pub(super) fn again(saved: &user_regs_struct, by: Replacement) -> user_regs_struct {
+    let mut regs = *saved;
+    regs.rip = regs.rip.wrapping_sub(SYSCALL_LEN);
+    regs.rax = by.nr.into();
+    regs.orig_rax = NO_CALL;
+    set_args(&mut regs, by.args);
+    regs
+}
+
+/// Has the kernel skip the call at whose entry the thread is, with this result.
+fn skip(tid: i32, result: i64) -> Result<()> {
+    poke(tid, ORIG_RAX, NO_CALL)?;
+    poke(tid, RAX, result as u64)
+}
+
+fn listen(tid: i32) -> Result<()> {
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: no pointers.
+    Errno::result(unsafe { libc::ptrace(libc::PTRACE_LISTEN, tid, nothing, nothing) }).map(drop)
+}
+
+/// A thread that went on while its process stopped takes part in that now.
+fn stop_if(tid: i32, later: bool) -> Result<()> {
+    if later {
+        ptrace::interrupt(Pid::from_raw(tid))
+    } else {
+        Ok(())
+    }
+}
+
+/// Size of the kernel's `sigset_t`.
+const SIGSET_SIZE: usize = 8;
+
+/// Replaces a stopped thread's signal mask; returns the old one.
+pub(super) fn block_all(tid: i32) -> Result<u64> {
+    let mut old = 0u64;
+    let size = SIGSET_SIZE as *mut libc::c_void;
+    // SAFETY: eight bytes of ours for the mask.
+    let n = unsafe { libc::ptrace(libc::PTRACE_GETSIGMASK, tid, size, &raw mut old) };
+    Errno::result(n)?;
+    set_mask(tid, u64::MAX)?;
+    Ok(old)
+}
+
+fn set_mask(tid: i32, mask: u64) -> Result<()> {
+    let size = SIGSET_SIZE as *mut libc::c_void;
+    // SAFETY: eight bytes, which the kernel reads.
+    let n = unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, tid, size, &raw const mask) };
+    Errno::result(n).map(drop)
+}
+
+fn restore_mask(tid: i32, mask: Option<u64>) -> Result<()> {
+    mask.map_or(Ok(()), |mask| set_mask(tid, mask))
+}
+
+/// Ends a process that does not do what it was made to.
+pub(super) fn kill(tgid: i32) {
+    if let Err(e) = nix::sys::signal::kill(Pid::from_raw(tgid), Signal::SIGKILL) {
+        log::debug!("process {tgid}: {e}");
+    }
+}
