@@ -37,7 +37,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a program in a sandbox
-    Run(run::Options),
+    Run(Box<run::Options>),
     /// Show what Duet does with each system call, or explain one
     Syscalls(syscalls::Options),
     /// Check what this host offers, and say what to enable

@@ -1,13 +1,14 @@
 //! `duet run`.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum, value_parser};
-use duet_sandbox::{Config, Engine, Limits, Network, Seen, Tree, Volume};
+use duet_sandbox::{Config, Engine, Limits, Network, Port, Protocol, Seen, Tree, Volume};
 
 use crate::report;
 
@@ -47,6 +48,9 @@ pub struct Options {
     /// Network
     #[arg(long, value_enum, default_value_t = NetworkOption::None)]
     network: NetworkOption,
+    /// Let a port of the host lead into the sandbox; implies --network user
+    #[arg(short, long = "publish", value_name = "[IP:]HOST:GUEST[/tcp|udp]", value_parser = parse_port)]
+    publish: Vec<Port>,
     /// Memory that all processes together may use: bytes, or with a suffix k, m, g (powers of 1024)
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
@@ -79,6 +83,8 @@ enum NetworkOption {
     None,
     /// The host's network
     Host,
+    /// One of its own, connected to the host's by slirp4netns
+    User,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -107,6 +113,37 @@ fn parse_volume(text: &str) -> Result<Volume, String> {
         source: source.into(),
         target: target.as_bytes().to_vec(),
         read_only,
+    })
+}
+
+fn parse_port(text: &str) -> Result<Port, String> {
+    let (ports, protocol) = match text.rsplit_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((ports, "tcp")) => (ports, Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some((_, other)) => return Err(format!("{other:?} is neither tcp nor udp")),
+    };
+    let mut parts = ports.rsplit(':');
+    let (guest, host, address) = (parts.next(), parts.next(), parts.next());
+    let number = |text: Option<&str>| match text.map(str::parse) {
+        Some(Ok(0) | Err(_)) => Err("a port is a number from 1 to 65535".to_owned()),
+        None => Err("a port is HOST:GUEST, as 8080:80".into()),
+        Some(Ok(port)) => Ok(port),
+    };
+    let address = match address {
+        None => Ipv4Addr::UNSPECIFIED,
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("{text:?} is no IPv4 address"))?,
+    };
+    if parts.next().is_some() {
+        return Err("a port is [IP:]HOST:GUEST".into());
+    }
+    Ok(Port {
+        address,
+        host: number(host)?,
+        guest: number(guest)?,
+        protocol,
     })
 }
 
@@ -229,8 +266,12 @@ fn config(options: &Options) -> Result<Config> {
         gid: options.user.1,
         hostname: options.hostname.clone(),
         network: match options.network {
-            NetworkOption::None => Network::None,
+            NetworkOption::Host if !options.publish.is_empty() => {
+                bail!("--publish is for --network user; the host's network needs none")
+            }
             NetworkOption::Host => Network::Host,
+            NetworkOption::None if options.publish.is_empty() => Network::None,
+            NetworkOption::None | NetworkOption::User => Network::User(options.publish.clone()),
         },
         limits: Limits {
             memory: options.memory,
@@ -305,6 +346,29 @@ mod tests {
                 .iter()
                 .all(Result::is_err)
         );
+    }
+
+    #[test]
+    fn ports_are_parsed() {
+        let port = parse_port("8080:80").unwrap();
+        assert_eq!((port.host, port.guest), (8080, 80));
+        assert_eq!(port.address, Ipv4Addr::UNSPECIFIED);
+        assert_eq!(port.protocol, Protocol::Tcp);
+        let port = parse_port("127.0.0.1:53:5353/udp").unwrap();
+        assert_eq!((port.address, port.host), (Ipv4Addr::LOCALHOST, 53));
+        assert_eq!(port.protocol, Protocol::Udp);
+        for bad in [
+            "80",
+            "0:1",
+            "1:65536",
+            "x:1",
+            "1:2/sctp",
+            "a:1:2",
+            "1:127.0.0.1:1:2",
+            "",
+        ] {
+            assert!(parse_port(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What to run, and how: the options of `duet run` in typed form.
 
 use std::ffi::CString;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub use crate::limits::Limits;
-pub use duet_syscalls::kernel::Network;
 
 /// Where the guest's tree comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,40 @@ pub enum Tree {
     },
     /// The host's own tree; what the guest writes is thrown away.
     Host,
+}
+
+/// Which network the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// A loopback device of its own.
+    None,
+    /// The host's.
+    Host,
+    /// One of its own that a user-space program connects to the host's, with ports of the host that
+    /// lead to it.
+    User(Vec<Port>),
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// A port of the host that leads to one of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Address on the host that listens.
+    pub address: Ipv4Addr,
+    /// Port on the host.
+    pub host: u16,
+    /// Port in the sandbox.
+    pub guest: u16,
+    /// Protocol.
+    pub protocol: Protocol,
 }
 
 /// A file or directory of the host, shown in the tree.

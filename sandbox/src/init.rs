@@ -81,7 +81,7 @@ pub fn main(plan: &Plan<'_>, channel: &Channel) -> ! {
 pub fn probe(channel: &Channel) -> ! {
     let tried = expect(channel, &Message::Mapped)
         .and_then(|()| become_root())
-        .and_then(|()| private_mounts(channel));
+        .and_then(|()| private_mounts(channel).map(drop));
     if let Err((what, e)) = tried
         && let Err(e) = channel.send(&Message::Failed(format!("{what}: {}", e.desc())), &[])
     {
@@ -99,12 +99,14 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Step<Pid> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
         .named("asking to die with the supervisor")?;
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).named("making a process group")?;
-    private_mounts(channel)?;
+    let proc = private_mounts(channel)?;
     nix::unistd::sethostname(std::ffi::OsStr::from_bytes(plan.hostname))
         .named("setting the host name")?;
     if plan.own_network {
         loopback_up().named("bringing up the loopback device")?;
+        open_network(proc.as_fd()).named("opening the low ports")?;
     }
+    drop(proc);
     expect(channel, &Message::Start)?;
     // SAFETY: this process has one thread.
     match unsafe { fork() }.named("starting the program")? {
@@ -139,8 +141,8 @@ fn become_root() -> Step<()> {
 }
 
 /// Mounts the private tmpfs and a procfs, hands both to the supervisor, and moves to an empty,
-/// read-only root, where no path leads anywhere.
-fn private_mounts(channel: &Channel) -> Step<()> {
+/// read-only root, where no path leads anywhere. Returns the procfs.
+fn private_mounts(channel: &Channel) -> Step<OwnedFd> {
     let none = None::<&CStr>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .named("making mounts private")?;
@@ -165,7 +167,8 @@ fn private_mounts(channel: &Channel) -> Step<()> {
         Err(e) => return Err(("leaving the host's root".into(), e)),
     }
     nix::unistd::chroot(".").named("entering the empty root")?;
-    nix::unistd::chdir("/").named("entering the empty root")
+    nix::unistd::chdir("/").named("entering the empty root")?;
+    Ok(proc)
 }
 
 /// A tmpfs for Duet alone. One that init mounts belongs to the sandbox's user namespace, where root of
@@ -219,6 +222,21 @@ fn attach_to_root(mount: BorrowedFd<'_>) -> nix::Result<()> {
         )
     };
     Errno::result(n).map(drop)
+}
+
+/// In the sandbox's own network the guest may do what root may without a capability of the host's: use
+/// every port (whether its ids allow that is for bind(2)'s handler), and ping.
+fn open_network(proc: BorrowedFd<'_>) -> nix::Result<()> {
+    use nix::fcntl::{OFlag, openat};
+    for (file, value) in [
+        (c"sys/net/ipv4/ip_unprivileged_port_start", &b"0"[..]),
+        (c"sys/net/ipv4/ping_group_range", b"0 0"),
+    ] {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let fd = openat(proc, file, flags, nix::sys::stat::Mode::empty())?;
+        nix::unistd::write(&fd, value)?;
+    }
+    Ok(())
 }
 
 fn loopback_up() -> nix::Result<()> {

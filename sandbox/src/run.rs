@@ -12,7 +12,7 @@ use duet_intercept::seccomp::Seccomp;
 use duet_intercept::{self as intercept, Observed, Observer};
 use duet_loader::stub::stub_elf;
 use duet_syscalls::handlers::exec::{self, ExecError};
-use duet_syscalls::kernel::{Counters, Kernel, Network};
+use duet_syscalls::kernel::{Counters, Kernel};
 use duet_syscalls::process::{PendingExec, ProcessTable, State};
 use duet_syscalls::table::{self, Disposition, Row, Rule, filter};
 use duet_vfs::{BackingId, Context, Creds, Errno, FileType, Lookup, NoCaller, Vfs};
@@ -24,13 +24,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 
 use crate::channel::{Channel, Message};
-use crate::config::{Config, Engine, Seen, Tree};
+use crate::config::{Config, Engine, Network, Seen, Tree};
 use crate::error::{Error, Result};
 use crate::limits::Groups;
 use crate::names::{Names, Setter};
 use crate::requests::Requests;
 use crate::source::Source;
 use crate::terminal::Terminal;
+use crate::usernet::UserNetwork;
 use crate::{init, landlock, namespaces, tree, workers};
 
 /// How a run ended.
@@ -63,7 +64,7 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
         .chain(&config.args)
         .cloned()
         .collect();
-    let own_network = config.network == Network::None;
+    let own_network = config.network != Network::Host;
     let scoped = !own_network && landlock::available();
     if !own_network && !scoped {
         log::warn!(
@@ -98,6 +99,7 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
         channel: Arc::new(ours),
         ended: false,
         groups: None,
+        network: None,
     };
     let outcome = supervise(
         config,
@@ -125,6 +127,8 @@ struct Init {
     ended: bool,
     /// What limits it and its children. Goes last: a group with processes cannot be removed.
     groups: Option<Groups>,
+    /// What connects its network to the host's.
+    network: Option<UserNetwork>,
 }
 
 impl Drop for Init {
@@ -171,6 +175,9 @@ fn supervise(
     init.groups = Some(Groups::limit(&config.limits, init.pid));
     let deadline = config.limits.timeout.map(|t| Instant::now() + t);
     namespaces::write_id_maps(init.pid)?;
+    if let Network::User(ports) = &config.network {
+        init.network = Some(UserNetwork::start(init.pid, ports)?);
+    }
     init.tell(&Message::Mapped)?;
     let mut mounts = init.expect(&Message::Mounts)?.into_iter();
     let (Some(tmpfs), Some(proc)) = (mounts.next(), mounts.next()) else {

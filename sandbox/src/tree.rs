@@ -11,7 +11,7 @@ use duet_vfs::host::{HostFs, HostOptions};
 use duet_vfs::overlay::{OverlayFs, Upper};
 use duet_vfs::proc::{ProcFs, ProcessSource};
 use duet_vfs::sys::SysFs;
-use duet_vfs::tmp::{TmpFs, TmpOptions};
+use duet_vfs::tmp::{TmpFile, TmpFs, TmpOptions};
 use duet_vfs::{
     BackingId, Context, Creds, Errno, FileSystem, FileType, Location, Lookup, MountFlags, NewNode,
     NoCaller, Store, Vfs,
@@ -19,8 +19,9 @@ use duet_vfs::{
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
-use crate::config::{Config, Tree};
+use crate::config::{Config, Network, Tree};
 use crate::error::{Error, Result};
+use crate::usernet;
 
 /// Makes the two private directories on the tmpfs that init mounted.
 fn open_store(tmpfs: &OwnedFd) -> nix::Result<Store> {
@@ -129,9 +130,41 @@ pub fn build(
         };
         tree.mount(&v.target, fs, flags, &v.source.to_string_lossy())?;
     }
+    for (path, content) in network_files(config) {
+        let files = files.try_clone().map_err(io("preparing the tmpfs"))?;
+        let file = TmpFile::new(files, &content, 0o644)
+            .map_err(|e| Error::step(format!("making {path}"), e))?;
+        if let Err(e) = tree.mount(path.as_bytes(), file, MountFlags::empty(), "network") {
+            log::warn!("{path} is the tree's own: {e}");
+        }
+    }
     // Its root may remount, but not take back what it was given read-only.
     vfs.seal();
     Ok(vfs)
+}
+
+/// Files that tell the guest of the network it is in. With the host's tree and network they are the
+/// host's already.
+fn network_files(config: &Config) -> Vec<(&'static str, Vec<u8>)> {
+    const RESOLVER: &str = "/etc/resolv.conf";
+    const HOSTS: &str = "/etc/hosts";
+    match &config.network {
+        Network::None => Vec::new(),
+        Network::Host if config.tree == Tree::Host => Vec::new(),
+        Network::Host => {
+            let read = |path| Some((path, std::fs::read(path).ok()?));
+            [RESOLVER, HOSTS].into_iter().filter_map(read).collect()
+        }
+        Network::User(_) => {
+            let name = &config.hostname;
+            let hosts = format!(
+                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{name}\n",
+                usernet::GUEST
+            );
+            let resolver = format!("nameserver {}\n", usernet::NAME_SERVER);
+            vec![(RESOLVER, resolver.into()), (HOSTS, hosts.into())]
+        }
+    }
 }
 
 /// The file systems that mount(2) can show at further places, by type.
@@ -243,6 +276,17 @@ impl Builder {
     }
 
     fn mount_point(&self, path: &[u8], directory: bool) -> std::result::Result<Location, Errno> {
+        const LINKS: u32 = 8;
+        self.mount_point_through(path, directory, LINKS)
+    }
+
+    /// Following at most `links` links that lead nowhere.
+    fn mount_point_through(
+        &self,
+        path: &[u8],
+        directory: bool,
+        links: u32,
+    ) -> std::result::Result<Location, Errno> {
         let root = self.vfs.root();
         let cx = Context {
             root: &root,
@@ -255,6 +299,19 @@ impl Builder {
         match find(path) {
             Err(Errno::ENOENT) => (),
             other => return other,
+        }
+        // A link that leads nowhere yet: the place is made where it leads.
+        if let Ok(link) = self.vfs.resolve(&cx, &root, path, Lookup::empty()) {
+            let target = self.vfs.readlink(&cx, &link)?;
+            let dir = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+            let target = match target.first() {
+                Some(b'/') => target,
+                _ => [path.get(..dir).unwrap_or_default(), b"/", &target].concat(),
+            };
+            return match links {
+                0 => Err(Errno::ELOOP),
+                _ => self.mount_point_through(&target, directory, links - 1),
+            };
         }
         let mut end = 0;
         let parts: Vec<&[u8]> = path

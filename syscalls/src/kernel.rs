@@ -13,15 +13,6 @@ use crate::process::ProcessTable;
 use crate::sockets::SocketNames;
 use crate::table::{self, Verdict};
 
-/// Which network the guest sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// A loopback device of its own.
-    None,
-    /// The host's.
-    Host,
-}
-
 /// What only the sandbox's init may do, inside the namespaces.
 pub trait Privileged: Send + Sync {
     /// `sethostname(2)`; `domain` selects `setdomainname(2)`.

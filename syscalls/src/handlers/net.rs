@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use duet_vfs::types::{Errno, Result};
+use duet_vfs::types::{Caps, Errno, Result};
 
 use crate::task::{Reply, Task};
 use crate::wait::{self, Blocked};
@@ -46,8 +46,22 @@ fn host_address(path: &[u8]) -> Result<Vec<u8>> {
     Ok(addr)
 }
 
+/// Whether an address is of a port that only root may take (ip(7)).
+fn is_low_port(addr: &[u8]) -> bool {
+    const FIRST_FREE: u16 = 1024;
+    let family = addr
+        .first_chunk()
+        .map(|f| i32::from(u16::from_le_bytes(*f)));
+    let port = addr.get(2..4).and_then(|p| p.first_chunk());
+    let port = port.map_or(0, |p| u16::from_be_bytes(*p));
+    matches!(family, Some(libc::AF_INET | libc::AF_INET6)) && (1..FIRST_FREE).contains(&port)
+}
+
 pub(super) fn bind(t: &Task) -> Result<Reply> {
     let addr = address(t, 1)?;
+    if is_low_port(&addr) && !t.state.creds.has(Caps::NET_BIND_SERVICE) {
+        return Err(Errno::EACCES);
+    }
     let Some(path) = unix_path(&addr) else {
         return Ok(Reply::Run);
     };

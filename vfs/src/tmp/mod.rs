@@ -12,6 +12,7 @@ mod inode;
 #[cfg(test)]
 mod tests;
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use nix::sys::statfs::fstatfs;
 use parking_lot::Mutex;
 
 use crate::dentry::anonymous_dev;
-use crate::inode::{DentryPolicy, FileSystem, Inode, StatFs};
+use crate::inode::{DentryPolicy, FileSystem, Inode, NoCaller, StatFs};
 use crate::types::*;
 
 pub use inode::TmpInode;
@@ -114,6 +115,43 @@ impl TmpFs {
             },
         )?;
         Ok(Arc::new(TmpFs { shared, root }))
+    }
+}
+
+/// A file system in memory that is one regular file: something for a bind mount to show.
+pub struct TmpFile {
+    fs: Arc<TmpFs>,
+    root: Arc<dyn Inode>,
+}
+
+impl TmpFile {
+    /// A file of root's with this content and these permission bits. `files` as for [`TmpFs::new`].
+    pub fn new(files: OwnedFd, content: &[u8], mode: u32) -> Result<Arc<TmpFile>> {
+        let fs = TmpFs::new(files, TmpOptions::default())?;
+        let (uid, gid) = (0, 0);
+        let root = fs.root.create(b"file", NewNode { mode, uid, gid })?;
+        let opened = root.open(libc::O_WRONLY, &NoCaller)?;
+        let written = std::fs::File::from(opened.fd).write_all(content);
+        written.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(Arc::new(TmpFile { fs, root }))
+    }
+}
+
+impl FileSystem for TmpFile {
+    fn type_name(&self) -> &'static str {
+        self.fs.type_name()
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        self.fs.statfs()
+    }
+
+    fn dentry_policy(&self) -> DentryPolicy {
+        self.fs.dentry_policy()
     }
 }
 
