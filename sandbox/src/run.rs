@@ -232,6 +232,7 @@ fn supervise(
             names,
             requests: requests.clone(),
         }),
+        peers: processes.peers(),
         sockets: Default::default(),
     });
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;

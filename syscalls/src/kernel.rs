@@ -9,6 +9,7 @@ use duet_intercept::Engine;
 use duet_vfs::{BackingId, FileSystem, Vfs};
 use parking_lot::Mutex;
 
+use crate::peers::Peers;
 use crate::process::ProcessTable;
 use crate::sockets::SocketNames;
 use crate::table::{self, Verdict};
@@ -130,6 +131,8 @@ pub struct Kernel {
     pub exec_cookie: u64,
     /// The init.
     pub privileged: Box<dyn Privileged>,
+    /// Who made connections between Unix sockets. Not locked together with the process table.
+    pub peers: Arc<Mutex<Peers>>,
     /// Names of Unix sockets.
     pub sockets: Mutex<SocketNames>,
 }

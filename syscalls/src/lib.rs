@@ -13,6 +13,7 @@ mod abi;
 pub mod dispatch;
 pub mod handlers;
 pub mod kernel;
+pub mod peers;
 pub mod process;
 pub mod sockets;
 pub mod states;

@@ -23,6 +23,7 @@ use duet_vfs::walk::Location;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::Mutex;
 
+use crate::peers::{Peer, Peers};
 use crate::states::{self, States};
 
 /// The program a process runs.
@@ -192,6 +193,8 @@ pub struct ProcessTable {
     /// The program that the first process is about to run.
     first_launch: Mutex<Option<PendingExec>>,
     next_serial: AtomicU64,
+    /// Those that have ended are noted here.
+    peers: Arc<Mutex<Peers>>,
 }
 
 /// Hands the first 4 KiB of a `/proc` file to `parse`: such a file gives all it has in one read.
@@ -238,11 +241,17 @@ impl ProcessTable {
         Ok(ProcessTable {
             first_launch: Mutex::new(Some(first)),
             next_serial: AtomicU64::new(1),
+            peers: Arc::default(),
             inner: Mutex::default(),
             deaths: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             init: AtomicI32::new(0),
             states: Mutex::new(States::new(Arc::new(initial))),
         })
+    }
+
+    /// What is known of the processes that have ended.
+    pub fn peers(&self) -> Arc<Mutex<Peers>> {
+        self.peers.clone()
     }
 
     /// Says which process is the sandbox's init.
@@ -369,6 +378,8 @@ impl ProcessTable {
     /// Enters a process by its leader, which may have left already.
     fn enter_leader(&self, tid: i32, pidfd: OwnedFd) -> Result<Arc<Process>> {
         let state = self.inherited(tid)?;
+        // The number has passed to a new process.
+        self.peers.lock().remove(tid);
         let process = Arc::new(Process {
             tgid: tid,
             serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
@@ -481,6 +492,15 @@ impl ProcessTable {
         inner
             .threads
             .retain(|_, e| !Arc::ptr_eq(&e.process, &process));
+        drop(inner);
+        let creds = process.state().creds.clone();
+        let peer = Peer {
+            // If nobody asked in time, nobody can any more.
+            pid: process.guest_pid.get().copied().unwrap_or(0),
+            uid: creds.euid,
+            gid: creds.egid,
+        };
+        self.peers.lock().insert(tgid, peer);
     }
 }
 

@@ -88,6 +88,7 @@ guests! {
     fifo: "fifo" Static;
     fifo_musl: "fifo" Musl;
     unixsock: "unixsock" Static;
+    peers: "peers" Static root true;
     locks: "locks" Static;
     openat2: "openat2" Static;
     opath: "opath" Static;

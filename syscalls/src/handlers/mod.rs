@@ -120,6 +120,7 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("connect", net::connect),
     ("getsockname", net::getsockname),
     ("getpeername", net::getpeername),
+    ("getsockopt", net::getsockopt),
     ("sendto", net::sendto),
     ("kill", signal::kill),
     ("tkill", signal::to_first),

@@ -3,8 +3,11 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use duet_vfs::types::{Caps, Errno, Result};
+use duet_vfs::types::{Caps, Creds, Errno, Result};
+use nix::sys::socket::sockopt::PeerCredentials;
 
+use crate::peers::{self, Peer};
+use crate::process::Process;
 use crate::task::{Reply, Task};
 use crate::wait::{self, Blocked};
 
@@ -92,18 +95,56 @@ pub(super) fn connect(t: &Task) -> Result<Reply> {
     }
     let node = t.kernel.vfs.socket_path(&t.cx(), &t.state.cwd, &path)?;
     let addr = host_address(format!("/proc/self/fd/{}", node.as_raw_fd()).as_bytes())?;
-    let stream = option(&socket, libc::SO_TYPE)? != libc::SOCK_DGRAM;
-    if !stream || nonblocking(&socket)? {
+    let nonblocking = nonblocking(&socket)?;
+    if option(&socket, libc::SO_TYPE)? == libc::SOCK_DGRAM {
+        // Has no peer in that sense, and never waits.
         return connect_host(&socket, &addr).map(|()| Reply::DONE);
     }
-    // A full backlog makes it wait. `node` is held until then: the address names it.
-    wait::elsewhere(t, move |_| {
-        match connect_host(&socket, &addr).map(|()| node.as_raw_fd()) {
-            Ok(_) => Blocked::Ended(Ok(Reply::DONE)),
-            Err(Errno::EINTR) => Blocked::Interrupted,
-            Err(e) => Blocked::Ended(Err(e)),
-        }
+    let dial = move |t: &Task| {
+        let who = as_peer(&t.process, &t.state.creds);
+        let done = peers::connect_for(&t.kernel.peers, who, socket.as_fd(), &addr);
+        // The node is named by its descriptor: it is held until then.
+        (done, node.as_raw_fd()).0
+    };
+    if nonblocking {
+        return dial(t).map(|()| Reply::DONE);
+    }
+    // A full backlog makes it wait.
+    wait::elsewhere(t, move |t| match dial(t) {
+        Err(Errno::EINTR) => Blocked::Interrupted,
+        other => Blocked::Ended(other.map(|()| Reply::DONE)),
     })
+}
+
+fn as_peer(process: &Process, creds: &Creds) -> Peer {
+    Peer {
+        pid: process.guest_pid(),
+        uid: creds.euid,
+        gid: creds.egid,
+    }
+}
+
+/// Of `SO_PEERCRED`.
+pub(super) fn getsockopt(t: &Task) -> Result<Reply> {
+    const LEN: usize = size_of::<libc::ucred>();
+    let socket = t.copy_of(t.int(0))?;
+    let room = i32::from_le_bytes(t.read_array(t.arg(4))?);
+    let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
+    let seen = nix::sys::socket::getsockopt(&socket, PeerCredentials)?;
+    let kernel = &t.kernel;
+    let peer = kernel.peers.lock().get(seen.pid()).or_else(|| {
+        let process = kernel.processes.by_host_pid(seen.pid())?;
+        Some(as_peer(&process, &process.state().creds))
+    });
+    let bytes = match peer {
+        Some(p) => [p.pid as u32, p.uid, p.gid],
+        // A socket without a peer says 0, -1, -1; so does one whose peer nobody knows any more.
+        None => [0, u32::MAX, u32::MAX],
+    };
+    let bytes: Vec<u8> = bytes.iter().flat_map(|n| n.to_le_bytes()).collect();
+    t.write(t.arg(3), bytes.get(..room).unwrap_or(&bytes))?;
+    t.write(t.arg(4), &(room.min(LEN) as u32).to_le_bytes())?;
+    Ok(Reply::DONE)
 }
 
 fn connect_host(socket: &OwnedFd, addr: &[u8]) -> Result<()> {

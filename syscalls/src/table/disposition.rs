@@ -131,6 +131,13 @@ pub(super) const OWN_LIMITS: Disposition = When(
     &When(Rule::Zero(0), &Native, &Emulated),
 );
 
+/// `getsockopt`: of who is at the other end.
+pub(super) const NOT_THE_PEER: Disposition = When(
+    Rule::In(1, values![SOL_SOCKET]),
+    &When(Rule::In(2, values![SO_PEERCRED]), &Emulated, &Native),
+    &Native,
+);
+
 /// `getrlimit`, `setrlimit`: `RLIMIT_LOCKS` holds what processes inherit of Duet's.
 pub(super) const NO_LOCK_LIMIT: Disposition =
     When(Rule::In(0, values![RLIMIT_LOCKS]), &Emulated, &Native);

@@ -35,7 +35,7 @@ mod prelude {
     pub(super) use super::calls;
     pub(super) use super::disposition::{
         CLONE_NO_NAMESPACE, Disposition::*, KNOWN_FAMILIES, NO_ADDRESS, NO_LOCK_LIMIT,
-        OWN_ATTRIBUTES, OWN_LIMITS, OWN_PAGES, SAFE_REQUEST, UNSHARE_NO_NAMESPACE,
+        NOT_THE_PEER, OWN_ATTRIBUTES, OWN_LIMITS, OWN_PAGES, SAFE_REQUEST, UNSHARE_NO_NAMESPACE,
     };
     pub(super) use super::types::{
         Arg, Family, Len::*, Ret, Row, Set::*, Struct::*, Type::*, inout, inouts, input, inputs,
