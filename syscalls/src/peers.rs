@@ -172,25 +172,26 @@ mod tests {
         let mut raw = (libc::AF_UNIX as u16).to_le_bytes().to_vec();
         raw.push(0);
         raw.extend_from_slice(name.as_bytes());
+        let nobody = [&*raw, b"-nobody"].concat();
         let peers = Mutex::default();
-        let dial = |peer| {
+        let dial = |raw: &[u8], peer| {
             let (unix, stream) = (AddressFamily::Unix, SockType::Stream);
             let s = socket(unix, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            let done = connect_for(&peers, peer, s.as_fd(), &raw);
+            let done = connect_for(&peers, peer, s.as_fd(), raw);
             (s, done)
         };
         for uid in [7, 8] {
             let (pid, gid) = (uid as i32, 9);
             let peer = Peer { pid, uid, gid };
-            let (_client, done) = dial(peer);
+            let (_client, done) = dial(&raw, peer);
             done.unwrap();
             let (server, _) = listener.accept().unwrap();
             let seen = getsockopt(&server, PeerCredentials).unwrap().pid();
             assert_ne!(seen, std::process::id() as i32);
             assert_eq!(peers.lock().get(seen), Some(peer));
         }
-        drop(listener);
         let (pid, uid, gid) = (1, 1, 1);
-        assert_eq!(dial(Peer { pid, uid, gid }).1, Err(Errno::ECONNREFUSED));
+        let refused = dial(&nobody, Peer { pid, uid, gid }).1;
+        assert_eq!(refused, Err(Errno::ECONNREFUSED));
     }
 }
