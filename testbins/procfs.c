@@ -133,7 +133,8 @@ int main(int argc, char **argv)
     TRY(access(path, F_OK));
     kill(pid, SIGKILL);
     sprintf(path, "/proc/%d/status", pid);
-    msleep(20);
+    for (int i = 0; i < 250 && !has_line(path, "State:\tZ (zombie)"); i++)
+        msleep(20);
     IS(has_line(path, "State:\tZ (zombie)"));
     wait_for(pid);
     TRY(access(path, F_OK));

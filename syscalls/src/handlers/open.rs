@@ -114,13 +114,16 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
     if writes(how.flags) {
         refuse_busy_text(t, &base, path, &how)?;
     }
-    match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
-        Opened::File(fd) => Ok(Reply::Descriptor {
-            // Else it would have been a blocking open, if it is a FIFO.
-            exclusive: how.flags & libc::O_NONBLOCK != 0,
+    let reply = |fd, exclusive| {
+        Ok(Reply::Descriptor {
             fd,
             cloexec,
-        }),
+            exclusive,
+        })
+    };
+    match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
+        Opened::File(fd) => reply(fd, false),
+        Opened::End(fd) => reply(fd, true),
         Opened::Blocking(location, flags) => open_blocking(t, location, flags, cloexec),
     }
 }

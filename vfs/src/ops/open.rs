@@ -27,6 +27,9 @@ pub struct OpenHow {
 pub enum Opened {
     /// The descriptor for the guest.
     File(OwnedFd),
+    /// The same, of a FIFO or a device: whoever looks at its other end sees whether anybody holds it, so
+    /// the guest is to be the only one before it goes on.
+    End(OwnedFd),
     /// Would block (a FIFO without `O_NONBLOCK`): call [`Vfs::open_blocking`] with these on a thread
     /// that may wait.
     Blocking(Location, i32),
@@ -129,7 +132,11 @@ impl Vfs {
         if loc.kind() == FileType::Fifo && waits {
             return Ok(Opened::Blocking(loc.clone(), flags));
         }
-        Ok(Opened::File(self.open_inode(cx, loc, flags)?))
+        let fd = self.open_inode(cx, loc, flags)?;
+        match loc.kind() {
+            FileType::Fifo | FileType::CharDevice => Ok(Opened::End(fd)),
+            _ => Ok(Opened::File(fd)),
+        }
     }
 
     /// Completes an [`Opened::Blocking`]; permission has been checked then.
