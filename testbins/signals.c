@@ -206,6 +206,8 @@ int main(void)
     }
     CHILD("other user") {
         MUST(setuid(1000));
+        TRY(kill(1, 0));
+        TRY(kill(1, SIGCONT));
         TRY(kill(pid, 0));
         TRY(kill(pid, SIGTERM));
         TRY(kill(getppid(), SIGCONT));

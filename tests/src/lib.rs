@@ -5,14 +5,16 @@
 //! fresh directory) and under `duet run` (in the layer's `/tmp`).
 
 mod build;
+mod gallery;
 mod known;
 mod run;
 
 pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
+pub use gallery::{EXHIBITS, Exhibit, exhibit, show};
 pub use known::{known, known_with};
 pub use run::{
-    Known, Output, both, both_but, command_output, duet_command, duet_run, expected, native_run,
-    tempdir,
+    Known, Output, assert_same, both, both_but, command_output, command_output_within,
+    duet_command, duet_run, expected, native_run, tempdir,
 };
 
 use std::io::Write;

@@ -40,7 +40,12 @@ impl Output {
 }
 
 /// Runs `command` with `input` as standard input, and kills its process group after the time limit.
-pub fn command_output(mut command: Command, input: &[u8]) -> Output {
+pub fn command_output(command: Command, input: &[u8]) -> Output {
+    command_output_within(command, input, LIMIT)
+}
+
+/// As [`command_output`], with a time limit of its own.
+pub fn command_output_within(mut command: Command, input: &[u8], limit: Duration) -> Output {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -63,7 +68,7 @@ pub fn command_output(mut command: Command, input: &[u8]) -> Output {
     };
     let out = std::thread::spawn(move || read(&mut stdout));
     let err = std::thread::spawn(move || read(&mut stderr));
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + limit;
     let mut late = false;
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait") {
@@ -102,7 +107,8 @@ pub fn tempdir() -> TempDir {
     dir
 }
 
-fn plain_environment(command: &mut Command) {
+/// The environment of every run: nothing of the caller's.
+pub(crate) fn plain_environment(command: &mut Command) {
     command
         .env_clear()
         .env(
@@ -122,8 +128,31 @@ pub fn native_run(program: &Path, args: &[&str], input: &[u8]) -> Output {
     command_output(command, input)
 }
 
+/// Gives a native run a loopback device of its own, as a layer has, so that its ports meet nobody
+/// else's. Only root can; others share the host's.
+pub(crate) fn own_loopback(command: &mut Command) {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // SAFETY: system calls between fork and exec, which touch no memory but the request on the stack.
+    unsafe {
+        command.pre_exec(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+            let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+            let mut request: libc::ifreq = std::mem::zeroed();
+            request.ifr_name[0] = b'l' as libc::c_char;
+            request.ifr_name[1] = b'o' as libc::c_char;
+            request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+            match libc::ioctl(socket, libc::SIOCSIFFLAGS, &request) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+}
+
 /// What the caller of the tests left open shall not show in a native run: a layer hides it anyway.
-fn without_stray_descriptors(command: &mut Command) {
+pub(crate) fn without_stray_descriptors(command: &mut Command) {
     // SAFETY: one system call between fork and exec, which touches no memory.
     unsafe {
         command.pre_exec(|| {
@@ -208,6 +237,12 @@ pub fn expected(mut native: Output, known: &[Known]) -> Output {
 pub fn both_but(options: &[&str], program: &Path, args: &[&str], known: &[Known]) {
     let native = expected(native_run(program, args, b""), known);
     let layer = duet_run(options, program, args, b"");
+    assert_same(&format!("{} {args:?}", program.display()), &native, &layer);
+}
+
+/// Fails the test, with the lines that differ, unless both runs printed and ended alike.
+#[track_caller]
+pub fn assert_same(what: &str, native: &Output, layer: &Output) {
     if native == layer {
         return;
     }
@@ -225,11 +260,7 @@ pub fn both_but(options: &[&str], program: &Path, args: &[&str], known: &[Known]
         }
     }
     panic!(
-        "{} {args:?} differs from native: status {} and {}\n{difference}native stderr: {}\nlayer stderr: {}",
-        program.display(),
-        native.status,
-        layer.status,
-        native.stderr,
-        layer.stderr
+        "{what} differs from native: status {} and {}\n{difference}native stderr: {}\nlayer stderr: {}",
+        native.status, layer.status, native.stderr, layer.stderr
     );
 }

@@ -277,6 +277,8 @@ pub(super) fn capget(t: &Task) -> Result<Reply> {
         ..0 => return Err(Errno::EINVAL),
         0 => t.state.clone(),
         p if p == t.pid() || p == t.tid() => t.state.clone(),
+        // Duet's own init, shown as belonging to whom the first program runs as.
+        1 => t.kernel.processes.initial_state().ok_or(Errno::ESRCH)?,
         p => t
             .kernel
             .processes

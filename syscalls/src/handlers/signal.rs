@@ -17,10 +17,18 @@ fn may_signal(from: &Creds, to: &Creds) -> bool {
 }
 
 /// `EPERM` if `pid`, a thread or process in the sandbox's numbers, may not be signalled. What is not
-/// known has made no call yet, or is gone: the kernel finds out.
+/// known has made no call yet, or is gone: the kernel finds out. Process 1 is Duet's own, and belongs to
+/// whom the first program runs as.
 fn check(t: &Task, pid: i32, sig: i32) -> Result<()> {
     if t.state.creds.has(Caps::KILL) || pid == t.pid() {
         return Ok(());
+    }
+    if pid == 1 {
+        let init = t.kernel.processes.initial_state().ok_or(Errno::ESRCH)?;
+        return match may_signal(&t.state.creds, &init.creds) {
+            true => Ok(()),
+            false => Err(Errno::EPERM),
+        };
     }
     let Some(target) = t.kernel.processes.by_guest_pid(pid) else {
         return Ok(());

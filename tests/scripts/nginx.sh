@@ -1,0 +1,13 @@
+# nginx with worker processes, and curl over loopback: files, ranges, TLS, upload, proxy, keep-alive, reload, logs.
+exec 2>&1; mkdir -p www/sub tmp; echo index >www/index.html; seq 300000 >www/big; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem -out c.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost -days 1 2>/dev/null
+id -un | grep -q root && user='user www-data;'; chmod 755 .
+cat >n.conf <<END
+$user worker_processes 2; daemon on; pid $PWD/n.pid; error_log $PWD/error.log; events { worker_connections 64; }
+http { access_log $PWD/access.log; sendfile on; tcp_nopush on; aio threads; gzip on; gzip_types text/plain; default_type text/plain; client_body_temp_path $PWD/tmp/a; proxy_temp_path $PWD/tmp/b; fastcgi_temp_path $PWD/tmp/c; uwsgi_temp_path $PWD/tmp/d; scgi_temp_path $PWD/tmp/e; open_file_cache max=10;
+  server { listen 127.0.0.1:7480; listen 127.0.0.1:7443 ssl; listen unix:$PWD/n.sock; ssl_certificate $PWD/c.pem; ssl_certificate_key $PWD/k.pem; root $PWD/www; autoindex on; location /up { proxy_pass http://unix:$PWD/n.sock:/; } location /say { return 200 "said \$request_method\n"; } } }
+END
+nginx -e error.log -p "$PWD" -c "$PWD/n.conf" -t 2>&1 | tail -n 1 | grep -o successful; nginx -e error.log -p "$PWD" -c "$PWD/n.conf"; for _ in $(seq 100); do curl -s -o /dev/null http://127.0.0.1:7480/ && break; sleep 0.05; done
+c() { curl -sS --max-time 20 "$@"; }; u=http://127.0.0.1:7480
+c $u/; c $u/big | md5sum; md5sum <www/big; c -r 100-109 $u/big; c -o /dev/null -w '%{http_code} %{size_download}\n' $u/none; c --compressed $u/big | md5sum; c --cacert c.pem https://localhost:7443/; c --http1.1 $u/ $u/ $u/say; c -d body $u/say; c --unix-socket n.sock http://x/; c $u/up/; c -I $u/big | grep -i 'content-length\|accept-ranges' | tr -d '\r'; c $u/sub/ | grep -c Index; c -Z --parallel-max 20 $(for n in $(seq 60); do echo "$u/big?$n -o out$n"; done) 2>/dev/null; cat out* | wc -c; c -T www/big $u/say; c -H 'Range: bytes=0-1,5-6' $u/big | grep -c Content-Range
+sed -i 's/said/SAID/' n.conf; nginx -e error.log -p "$PWD" -c "$PWD/n.conf" -s reload; for _ in $(seq 100); do c $u/say | grep -q SAID && break; sleep 0.05; done; c $u/say; mv access.log old.log; nginx -e error.log -p "$PWD" -c "$PWD/n.conf" -s reopen; sleep 0.3; c $u/ >/dev/null; wc -l <access.log
+ps -o args= -C nginx | sort | uniq -c | sed 's/ *//' | cut -c1-25 | tail -n 1; nginx -e error.log -p "$PWD" -c "$PWD/n.conf" -s quit; for _ in $(seq 100); do [ -e n.pid ] || break; sleep 0.05; done; ls n.pid; c $u/; grep -c emerg error.log; awk '{ print $9 }' old.log | sort | uniq -c | tail -n 3 | awk '{ print $2 }'
