@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`machine`] | the contract of a monitor |
 //! | [`fuse`] | the FUSE server over a `duet-vfs` tree |
+//! | [`virtio`] | the models of virtio devices, independent of the transport |
 //! | [`vhost`] | the vhost-user-fs device around it, for QEMU |
 //! | [`monitor`] | Duet's own monitor on `/dev/kvm`, and its devices |
 //!
@@ -17,5 +18,6 @@ pub mod kernel;
 pub mod machine;
 pub mod monitor;
 pub mod vhost;
+pub mod virtio;
 
 pub use error::{Error, Result};

@@ -19,7 +19,10 @@ fn encode_dev(dev: u64) -> u32 {
 
 /// The inverse of [`encode_dev`].
 pub(super) fn decode_dev(dev: u32) -> u64 {
-    libc::makedev((dev & 0xf_ff00) >> 8, (dev & 0xff) | ((dev >> 12) & 0xf_ff00))
+    libc::makedev(
+        (dev & 0xf_ff00) >> 8,
+        (dev & 0xff) | ((dev >> 12) & 0xf_ff00),
+    )
 }
 
 pub(super) fn attr_of(attr: &Attr) -> FuseAttr {

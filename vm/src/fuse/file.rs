@@ -1,7 +1,7 @@
 //! Open files and their contents.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,8 @@ use super::{Answer, MAX_WRITE, Server, backing, is_exclusive};
 
 /// Flags of open(2) that concern the host file. The guest's kernel does the rest: it appends at the
 /// end that it knows, and passes its own page cache by.
-const OPEN_FLAGS: i32 = libc::O_ACCMODE | libc::O_TRUNC | libc::O_NOATIME | libc::O_SYNC | libc::O_DSYNC;
+const OPEN_FLAGS: i32 =
+    libc::O_ACCMODE | libc::O_TRUNC | libc::O_NOATIME | libc::O_SYNC | libc::O_DSYNC;
 
 /// A file that the guest has open.
 pub(super) struct OpenFile {
@@ -78,7 +79,7 @@ impl OpenFiles {
     }
 }
 
-/// Splits what nobody may write into (`i64` is what a file offset is) off as EINVAL.
+/// A file offset or length: EINVAL if it is none.
 fn offset(value: u64) -> Result<i64> {
     i64::try_from(value).map_err(|_| Errno::EINVAL)
 }
@@ -115,7 +116,11 @@ impl Server {
         })?;
         Ok(OpenOut {
             fh,
-            open_flags: if is_exclusive(place) { FOPEN_KEEP_CACHE } else { 0 },
+            open_flags: if is_exclusive(place) {
+                FOPEN_KEEP_CACHE
+            } else {
+                0
+            },
             padding: 0,
         })
     }
@@ -261,7 +266,9 @@ impl Server {
     }
 
     pub(super) fn fsync(&self, args: &mut Args<'_>) -> Result<Answer> {
-        let FsyncIn { fh, fsync_flags, .. } = args.take()?;
+        let FsyncIn {
+            fh, fsync_flags, ..
+        } = args.take()?;
         let file = self.files.get(fh)?;
         let host = self.host(&file)?;
         if fsync_flags & FSYNC_FDATASYNC != 0 {

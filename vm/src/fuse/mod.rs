@@ -84,14 +84,21 @@ impl Server {
     pub fn new(vfs: Arc<Vfs>) -> Result<Server> {
         let (nofile, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let nofile = usize::try_from(nofile).unwrap_or(usize::MAX);
+        let max_hot = (nofile / 4).clamp(128, 1 << 18);
+        let max_open = (nofile / 8).clamp(64, 1 << 16);
+        Ok(Server::with_limits(vfs, max_hot, max_open))
+    }
+
+    /// Holds at most about `max_hot` places of the tree, and at most `max_open` open files.
+    fn with_limits(vfs: Arc<Vfs>, max_hot: usize, max_open: usize) -> Server {
         let root = vfs.root();
-        Ok(Server {
-            nodes: Nodes::new(root.clone(), (nofile / 4).clamp(128, 1 << 18)),
-            files: OpenFiles::new((nofile / 8).clamp(64, 1 << 16)),
+        Server {
+            nodes: Nodes::new(root.clone(), max_hot),
+            files: OpenFiles::new(max_open),
             no_groups: Arc::from([]),
             root,
             vfs,
-        })
+        }
     }
 
     /// Serves one request. Returns the length of the reply in `reply`: 0 if there is none, because
@@ -109,7 +116,10 @@ impl Server {
             Some(Opcode::Forget | Opcode::BatchForget | Opcode::Interrupt)
         );
         if !silent && head.len() < size_of::<OutHeader>() {
-            log::warn!("virtio-fs: no room for a reply to request {}", header.opcode);
+            log::warn!(
+                "virtio-fs: no room for a reply to request {}",
+                header.opcode
+            );
             return 0;
         }
         let body = (header.len as usize).checked_sub(size_of::<InHeader>());
@@ -126,7 +136,10 @@ impl Server {
             Answer::Bytes(bytes) if bytes.len() > reply.len() => Err(Errno::EIO),
             Answer::Bytes(bytes) => Ok(reply.write(&bytes)),
         });
-        log::trace!("virtio-fs: {opcode:?} of node {}: {answer:?}", header.nodeid);
+        log::trace!(
+            "virtio-fs: {opcode:?} of node {}: {answer:?}",
+            header.nodeid
+        );
         if silent {
             return 0;
         }

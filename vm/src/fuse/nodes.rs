@@ -99,7 +99,7 @@ impl Nodes {
         let nodes = Nodes {
             table: Mutex::default(),
             root,
-            max_hot: max_hot.max(64),
+            max_hot,
         };
         nodes.clear();
         nodes
