@@ -5,6 +5,7 @@
 
 mod demo;
 mod doctor;
+mod kernel;
 mod manual;
 mod report;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     Run(Box<run::Options>),
     /// Show what Duet does with each system call, or explain one
     Syscalls(syscalls::Options),
+    /// Get, add and list kernels for --mode vm
+    Kernel(kernel::Options),
     /// Check what this host offers, and say what to enable
     Doctor(doctor::Options),
     /// Run a built-in program and show which of its calls were native and which emulated
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(options) => run::main(&options),
         Command::Syscalls(options) => syscalls::main(&options),
+        Command::Kernel(options) => kernel::main(&options),
         Command::Doctor(options) => doctor::main(&options),
         Command::Demo => demo::main(),
         Command::Manual => manual::manual(Cli::command()),

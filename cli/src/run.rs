@@ -4,10 +4,11 @@ use std::ffi::{CString, OsStr, OsString};
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum, value_parser};
+use duet_sandbox::machine;
 use duet_sandbox::{Config, Engine, Limits, Network, Port, Protocol, Seen, Tree, Volume};
 
 use crate::report;
@@ -15,6 +16,26 @@ use crate::report;
 /// Options of `duet run`.
 #[derive(Args)]
 pub struct Options {
+    /// Where to run it: in the compatibility layer, or in a virtual machine with a kernel of its own
+    #[arg(long, value_enum, default_value_t = Mode::Layer)]
+    mode: Mode,
+    /// With --mode vm: the kernel, by its name in `duet kernel list` or as a file
+    #[arg(long, value_name = "NAME|FILE")]
+    kernel: Option<String>,
+    /// With --mode vm: more for the kernel's command line
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    append: String,
+    /// With --mode vm: show the kernel's messages on standard error
+    #[arg(long)]
+    console: bool,
+    /// With --mode vm: at the end, print how long each phase took
+    #[arg(long)]
+    timings: bool,
     /// Directory that is the program's tree
     #[arg(long, value_name = "DIR", conflicts_with = "host_root")]
     rootfs: Option<PathBuf>,
@@ -75,6 +96,14 @@ pub struct Options {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROG")]
     command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Duet answers its system calls
+    Layer,
+    /// A Linux kernel of its own does, in a virtual machine
+    Vm,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -291,8 +320,40 @@ fn config(options: &Options) -> Result<Config> {
     })
 }
 
+/// Runs the command in a virtual machine.
+fn in_machine(options: &Options, began: Instant) -> Result<u8> {
+    if options.report {
+        bail!("--report counts the layer's calls; it goes without --mode vm");
+    }
+    let how = machine::Options {
+        kernel: options.kernel.clone(),
+        append: options.append.clone(),
+        console: options.console,
+    };
+    let outcome = machine::run(&config(options)?, &how, began)?;
+    if options.timings {
+        for (phase, time) in outcome.timings.marks() {
+            eprintln!("{:>9.3} ms  {phase}", time.as_secs_f64() * 1000.0);
+        }
+    }
+    Ok(outcome.exit_code)
+}
+
 /// Runs the command.
 pub fn main(options: &Options) -> Result<u8> {
+    let began = Instant::now();
+    if options.mode == Mode::Vm {
+        return in_machine(options, began);
+    }
+    let machines = [
+        ("--kernel", options.kernel.is_some()),
+        ("--append", !options.append.is_empty()),
+        ("--console", options.console),
+        ("--timings", options.timings),
+    ];
+    if let Some((option, _)) = machines.iter().find(|(_, given)| *given) {
+        bail!("{option} is for --mode vm");
+    }
     let outcome = duet_sandbox::run(&config(options)?, None)?;
     if options.report {
         let report = report::Report::new(outcome.counters());

@@ -31,6 +31,7 @@ use crate::names::{Names, Setter};
 use crate::requests::Requests;
 use crate::source::Source;
 use crate::terminal::Terminal;
+use crate::tree::Interfaces;
 use crate::usernet::UserNetwork;
 use crate::{init, landlock, namespaces, tree, workers};
 
@@ -196,7 +197,7 @@ fn supervise(
         shares_network,
         config.limits.memory,
     ));
-    let vfs = tree::build(config, &tmpfs, program, source.clone())?;
+    let vfs = tree::build(config, &tmpfs, program, Interfaces::Duet(source.clone()))?;
     source.set_vfs(&vfs);
     let singletons = tree::singletons(&vfs);
     let (initial, first) = first_program(config, &vfs)?;
@@ -373,7 +374,7 @@ fn block_signals() -> Result<SigSet> {
 // ---- the program ----
 
 /// With a bare tree: the program's name in it and the host file.
-fn bare_program(config: &Config) -> Result<Option<(Vec<u8>, File)>> {
+pub(crate) fn bare_program(config: &Config) -> Result<Option<(Vec<u8>, File)>> {
     if config.tree != Tree::Bare {
         return Ok(None);
     }
@@ -414,7 +415,7 @@ fn bare_program(config: &Config) -> Result<Option<(Vec<u8>, File)>> {
 }
 
 /// The state that the first process starts from, and what it is to run.
-fn first_program(config: &Config, vfs: &Vfs) -> Result<(State, PendingExec)> {
+pub(crate) fn first_program(config: &Config, vfs: &Vfs) -> Result<(State, PendingExec)> {
     let root = vfs.root();
     let creds = Creds::user(config.uid, config.gid, Arc::from([]));
     let mut state = State {
@@ -450,7 +451,7 @@ fn first_program(config: &Config, vfs: &Vfs) -> Result<(State, PendingExec)> {
     Ok((state, pending))
 }
 
-fn context(state: &State) -> Context<'_> {
+pub(crate) fn context(state: &State) -> Context<'_> {
     Context {
         root: &state.root,
         cwd: &state.cwd,
@@ -486,7 +487,7 @@ fn workdir(config: &Config) -> Option<Workdir> {
 }
 
 /// Where the program is in the tree: as given, or found in the guest's `PATH`.
-fn program_path(config: &Config, vfs: &Vfs, cx: &Context<'_>) -> Result<Vec<u8>> {
+pub(crate) fn program_path(config: &Config, vfs: &Vfs, cx: &Context<'_>) -> Result<Vec<u8>> {
     let name = config.program.as_bytes();
     if config.tree == Tree::Bare {
         let base = name.rsplit(|&b| b == b'/').next().unwrap_or(name);

@@ -36,12 +36,21 @@ fn open_store(tmpfs: &OwnedFd) -> nix::Result<Store> {
     })
 }
 
+/// Who makes `/dev`, `/proc` and `/sys`.
+pub enum Interfaces {
+    /// Duet, and `/proc` shows these processes.
+    Duet(Arc<dyn ProcessSource>),
+    /// The kernel of a virtual machine: the tree has just the places for them, and for what else it is to
+    /// mount.
+    Kernel,
+}
+
 /// Joins the tree that `config` asks for. `program` is the host file that a bare tree shows.
 pub fn build(
     config: &Config,
     tmpfs: &OwnedFd,
     program: Option<(Vec<u8>, File)>,
-    processes: Arc<dyn ProcessSource>,
+    interfaces: Interfaces,
 ) -> Result<Arc<Vfs>> {
     let store = open_store(tmpfs).map_err(|e| Error::step("preparing the private tmpfs", e))?;
     let files = store
@@ -84,26 +93,20 @@ pub fn build(
         vfs: vfs.clone(),
         creds: Creds::root(),
     };
-    // Device nodes are harmless wherever they lie: only known ones can be opened.
-    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let device = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let dev_files = files.try_clone().map_err(io("preparing the tmpfs"))?;
-    let dev = new_dev(dev_files).map_err(|e| Error::step("making /dev", e))?;
-    tree.mount(b"/dev", dev, device, "devtmpfs")?;
-    let pts = PtsFs::new();
-    tree.mount(b"/dev/pts", pts.clone(), device, "devpts")?;
-    tree.adopt_terminals(&pts);
-    tree.mount(b"/dev/shm", tmp(0o1777)?, MountFlags::NOSUID, "shm")?;
-    tree.mount(b"/proc", ProcFs::new(processes), plain, "proc")?;
+    let guest_mounts = matches!(interfaces, Interfaces::Kernel);
+    match interfaces {
+        Interfaces::Duet(processes) => tree.interfaces(config, processes, &tmp)?,
+        Interfaces::Kernel => {
+            let own = config.tmpfs.iter().map(Vec::as_slice);
+            for place in [&b"/dev"[..], b"/proc", b"/sys"].into_iter().chain(own) {
+                let text = String::from_utf8_lossy(place).into_owned();
+                tree.mount_point(place, true)
+                    .map_err(|e| Error::step(format!("making the mount point {text}"), e))?;
+            }
+        }
+    }
     if config.tree == Tree::Bare {
         tree.mount(b"/tmp", tmp(0o1777)?, MountFlags::NOSUID, "tmpfs")?;
-    } else {
-        tree.mount(
-            b"/sys",
-            SysFs::new().map_err(io("making /sys"))?,
-            plain | MountFlags::RDONLY,
-            "sysfs",
-        )?;
     }
     if let Some((name, file)) = program {
         let options = HostOptions {
@@ -113,7 +116,7 @@ pub fn build(
         let fs = HostFs::new(file.into(), options).map_err(io("opening the program"))?;
         tree.mount(&[b"/", &*name].concat(), fs, MountFlags::RDONLY, "program")?;
     }
-    for target in &config.tmpfs {
+    for target in config.tmpfs.iter().filter(|_| !guest_mounts) {
         tree.mount(target, tmp(0o1777)?, MountFlags::NOSUID, "tmpfs")?;
     }
     for v in &config.volumes {
@@ -230,6 +233,36 @@ struct Builder {
 }
 
 impl Builder {
+    /// Duet's own `/dev`, `/proc` and `/sys`.
+    fn interfaces(
+        &self,
+        config: &Config,
+        processes: Arc<dyn ProcessSource>,
+        tmp: &dyn Fn(u32) -> Result<Arc<TmpFs>>,
+    ) -> Result<()> {
+        // Device nodes are harmless wherever they lie: only known ones can be opened.
+        let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let device = MountFlags::NOSUID | MountFlags::NOEXEC;
+        let files = self.vfs.store().files.try_clone();
+        let files = files.map_err(io("preparing the tmpfs"))?;
+        let dev = new_dev(files).map_err(|e| Error::step("making /dev", e))?;
+        self.mount(b"/dev", dev, device, "devtmpfs")?;
+        let pts = PtsFs::new();
+        self.mount(b"/dev/pts", pts.clone(), device, "devpts")?;
+        self.adopt_terminals(&pts);
+        self.mount(b"/dev/shm", tmp(0o1777)?, MountFlags::NOSUID, "shm")?;
+        self.mount(b"/proc", ProcFs::new(processes), plain, "proc")?;
+        if config.tree != Tree::Bare {
+            self.mount(
+                b"/sys",
+                SysFs::new().map_err(io("making /sys"))?,
+                plain | MountFlags::RDONLY,
+                "sysfs",
+            )?;
+        }
+        Ok(())
+    }
+
     /// Mounts at `path`, which is made where it is missing.
     fn mount(
         &self,

@@ -4,6 +4,8 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{AccessFlags, access};
 
 /// Where a program is, by `PATH`.
@@ -24,4 +26,27 @@ pub fn pidfd(pid: u32) -> nix::Result<OwnedFd> {
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the kernel has just returned this descriptor to us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Signals that end a process which makes a mistake: never blocked.
+const FAULTS: [Signal; 5] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGABRT,
+];
+
+/// Blocks signals in this thread and those it starts, and makes a descriptor to read them from.
+pub fn block_signals() -> nix::Result<SignalFd> {
+    let mut mask = SigSet::all();
+    FAULTS.into_iter().for_each(|s| mask.remove(s));
+    mask.thread_set_mask()?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)
+}
+
+/// Processors that this process may use.
+pub fn processors() -> u32 {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

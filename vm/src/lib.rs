@@ -17,6 +17,8 @@ pub mod initramfs;
 pub mod kernel;
 pub mod machine;
 pub mod monitor;
+pub mod qemu;
+pub mod session;
 pub mod vhost;
 pub mod virtio;
 

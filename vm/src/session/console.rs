@@ -1,0 +1,66 @@
+//! The guest's serial port: the kernel's messages.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::printable;
+use crate::error::{Error, Result};
+
+/// Bytes that are kept for when the guest fails.
+const KEPT: usize = 16 << 10;
+/// Lines of them that are shown then.
+const SHOWN: usize = 12;
+
+/// What came from the serial port, or its last part.
+pub struct Console {
+    kept: Arc<Mutex<VecDeque<u8>>>,
+}
+
+impl Console {
+    /// Reads the port on a thread of its own, until the machine's end. `show`: on standard error as well.
+    pub fn collect(mut port: UnixStream, show: bool) -> Result<Console> {
+        let kept = Arc::new(Mutex::new(VecDeque::new()));
+        let console = Console { kept: kept.clone() };
+        let body = move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n) = port.read(&mut bytes)
+                && n > 0
+            {
+                let new = bytes.get(..n).unwrap_or_default();
+                if show {
+                    let text: Vec<u8> = new.iter().copied().filter(|&b| b != b'\r').collect();
+                    let text = printable(&String::from_utf8_lossy(&text));
+                    if let Err(e) = std::io::stderr().write_all(text.as_bytes()) {
+                        log::debug!("the console is not shown: {e}");
+                    }
+                }
+                let mut kept = kept.lock();
+                kept.extend(new);
+                let over = kept.len().saturating_sub(KEPT);
+                kept.drain(..over);
+            }
+        };
+        std::thread::Builder::new()
+            .name("duet-console".into())
+            .spawn(body)
+            .map_err(|e| Error::io("starting a thread", &e))?;
+        Ok(console)
+    }
+
+    /// The last lines, to follow a message; nothing if there are none.
+    pub fn last(&self) -> String {
+        let bytes: Vec<u8> = self.kept.lock().iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes).replace('\r', "");
+        let text = printable(&text);
+        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        let from = lines.len().saturating_sub(SHOWN);
+        match lines.get(from..) {
+            None | Some([]) => String::new(),
+            Some(last) => format!("\nits last messages:\n  {}", last.join("\n  ")),
+        }
+    }
+}

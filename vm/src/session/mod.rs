@@ -1,0 +1,398 @@
+//! One run in a machine: from a program and its tree to the exit status.
+//!
+//! Each stream has a thread; so have the control port, the signals, and the end of the machine. All of
+//! them tell the one loop here ([`events`]), which alone decides. Nothing that the guest says or fails
+//! to say can keep that loop from hearing of a signal, of the time limit, or of the machine's end.
+
+mod console;
+mod events;
+mod streams;
+mod terminal;
+mod timings;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use duet_vfs::Vfs;
+use duet_vm_protocol::{
+    CONTROL, FromGuest, FromHost, STDERR, STDIN, STDOUT, Start, VERSION, WindowSize, send,
+};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::machine::{End, Machine, Port, ROOT_TAG, Running};
+use crate::qemu::{self, Accelerator};
+use crate::{host, initramfs};
+use console::Console;
+use events::{Event, Events};
+use streams::{Input, Output};
+use terminal::Raw;
+pub use timings::Timings;
+
+/// What to run, on what.
+pub struct Run {
+    /// The program and its world. Root tag, time, and what concerns terminals are filled in here.
+    pub start: Start,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The tree.
+    pub root: Arc<Vfs>,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Virtual processors; `None`: as many as the monitor runs well.
+    pub cpus: Option<u32>,
+    /// More for the kernel's command line.
+    pub append: String,
+    /// Show the kernel's messages on standard error.
+    pub console: bool,
+    /// Time after which the machine is stopped.
+    pub timeout: Option<Duration>,
+    /// When the command began, for the timings.
+    pub began: Instant,
+}
+
+/// How it went.
+pub struct Outcome {
+    /// The program's own status; 128+N if signal N killed it; 124 if its time was up.
+    pub exit_code: u8,
+    /// Which monitor ran the machine.
+    pub monitor: String,
+    /// What the monitor counted.
+    pub statistics: Vec<(String, String)>,
+    /// How long each phase took.
+    pub timings: Timings,
+}
+
+/// What timeout(1) exits with when the time is up.
+const TIMED_OUT: u8 = 124;
+/// How long a message to the guest may take to be accepted. It is read at once by an agent that works.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the program to its end. The calling process keeps its signals blocked afterwards.
+pub fn run(run: Run) -> Result<Outcome> {
+    let mut timings = Timings::new(run.began);
+    let deadline = run.timeout.map(|t| Instant::now() + t);
+    let signals = host::block_signals().map_err(|e| Error::step("blocking signals", e))?;
+    let network = run.start.network;
+    let initramfs = initramfs::build(&run.kernel, network)?;
+    timings.mark("initramfs written");
+    let pair = || UnixStream::pair().map_err(|e| Error::io("making a socket pair", &e));
+    let mut ports = Vec::new();
+    let mut port = |name| -> Result<UnixStream> {
+        let (ours, stream) = pair()?;
+        ports.push(Port { name, stream });
+        Ok(ours)
+    };
+    let (control, stdin) = (port(CONTROL)?, port(STDIN)?);
+    let (stdout, stderr) = (port(STDOUT)?, port(STDERR)?);
+    let (serial, machines_serial) = pair()?;
+    let accelerator = accelerator();
+    // A second processor costs start-up, and a translator gains little by it.
+    let cpus = run.cpus.unwrap_or(match accelerator {
+        Accelerator::Kvm => host::processors().min(4),
+        Accelerator::Tcg => 1,
+    });
+    let machine = Machine {
+        kernel: run.kernel.image.clone(),
+        initramfs,
+        command_line: command_line(&run.append, run.console),
+        cpus,
+        memory: run.memory.next_multiple_of(2 << 20),
+        root: run.root.clone(),
+        ports,
+        serial: machines_serial,
+        network,
+    };
+    let machine = qemu::start(machine, accelerator)?;
+    let monitor = machine.describe();
+    log::info!(
+        "{monitor} runs {} with {cpus} processor(s)",
+        run.kernel.name
+    );
+    timings.mark("monitor started");
+    let events = Events::new();
+    let console = Console::collect(serial, run.console)?;
+    events.watch_end(machine.ended())?;
+    events.watch_signals(signals)?;
+    let control_reader = control
+        .try_clone()
+        .map_err(|e| Error::io("sharing a socket", &e))?;
+    events.watch_control(control_reader)?;
+    control
+        .set_write_timeout(Some(PATIENCE))
+        .map_err(|e| Error::io("setting up a socket", &e))?;
+    let mut session = Session {
+        start: run.start,
+        machine: Box::new(machine),
+        control,
+        console,
+        events,
+        timings,
+        deadline,
+        raw: None,
+        phase: Phase::Boots,
+        open_outputs: 0,
+    };
+    let outputs = [(stdout, 1), (stderr, 2)].map(|(s, fd)| Output::start(s, fd, &session.events));
+    let [stdout, stderr] = outputs;
+    let (_stdout, _stderr) = (stdout?, stderr?);
+    session.open_outputs = 2;
+    let exit_code = session.attend(stdin)?;
+    session.timings.mark("machine stopped");
+    Ok(Outcome {
+        exit_code,
+        monitor,
+        statistics: session.machine.statistics(),
+        timings: session.timings,
+    })
+}
+
+/// Which accelerator QEMU is to use.
+fn accelerator() -> Accelerator {
+    Accelerator::Tcg
+}
+
+/// The kernel's command line: quick to start, quiet, and gone at once when the guest fails.
+fn command_line(append: &str, console: bool) -> String {
+    let mut line = String::from("console=ttyS0 panic=-1 reboot=t ");
+    line += match console {
+        true => "earlyprintk=ttyS0 ",
+        false => "quiet ",
+    };
+    // No hardware to look for beyond what is announced; no waiting for grace periods during start-up;
+    // one serial port; no work whose only end is to find faults of the kernel.
+    line += "random.trust_cpu=on rcupdate.rcu_expedited=1 8250.nr_uarts=1 cryptomgr.notests \
+             no_timer_check tsc=reliable audit=0 apparmor=0 raid=noautodetect";
+    if !append.is_empty() {
+        line.push(' ');
+        line += append;
+    }
+    line
+}
+
+/// How far the run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The kernel starts.
+    Boots,
+    /// The agent has been told what to run.
+    Told,
+    /// The program runs.
+    Runs,
+    /// The program has ended with this wait status.
+    Ended(i32),
+}
+
+struct Session {
+    start: Start,
+    machine: Box<dyn Running>,
+    control: UnixStream,
+    console: Console,
+    events: Events,
+    timings: Timings,
+    deadline: Option<Instant>,
+    raw: Option<Raw>,
+    phase: Phase,
+    /// Streams to the host that have not come to their end.
+    open_outputs: u32,
+}
+
+impl Session {
+    fn attend(&mut self, stdin: UnixStream) -> Result<u8> {
+        let mut stdin = Some(stdin);
+        let mut input = None;
+        loop {
+            if let (Phase::Ended(status), 0) = (self.phase, self.open_outputs) {
+                self.machine.stop();
+                self.machine.wait()?;
+                return Ok(exit_code(status));
+            }
+            let Some(event) = self.events.next(self.deadline) else {
+                log::warn!("the time is up; the machine is stopped");
+                self.machine.stop();
+                return Ok(TIMED_OUT);
+            };
+            match event {
+                Event::Guest(FromGuest::Started) if self.phase == Phase::Told => {
+                    self.phase = Phase::Runs;
+                    self.timings.mark("program started");
+                    self.raw = self.start.terminal[0].then(Raw::enter).flatten();
+                    if let Some(stream) = stdin.take() {
+                        input = Some(Input::start(stream)?);
+                    }
+                }
+                Event::Guest(message) => self.hear(message)?,
+                Event::Silent(why) => {
+                    if !matches!(self.phase, Phase::Ended(_)) {
+                        log::debug!("the control port: {why}");
+                    }
+                }
+                Event::FirstOutput => self.timings.mark("first output"),
+                Event::OutputClosed(fd) => self.tell(&FromHost::Closed(fd)),
+                Event::OutputEnded => self.open_outputs = self.open_outputs.saturating_sub(1),
+                Event::Signal(n) => {
+                    if let Some(code) = self.signal(n) {
+                        return Ok(code);
+                    }
+                }
+                Event::MachineEnded => return self.early_end(),
+            }
+            if matches!(self.phase, Phase::Ended(_)) {
+                drop(input.take());
+                self.raw = None;
+            }
+        }
+    }
+
+    fn hear(&mut self, message: FromGuest) -> Result<()> {
+        let out_of_turn = |m: &FromGuest, phase: Phase| {
+            Error::Failed(format!(
+                "the guest said {m:?} out of turn ({phase:?}); the machine is stopped"
+            ))
+        };
+        match (message, self.phase) {
+            (FromGuest::Hello { version }, Phase::Boots) if version == VERSION => {
+                self.timings.mark("agent started");
+                self.begin()
+            }
+            (FromGuest::Hello { version }, Phase::Boots) => Err(Error::Failed(format!(
+                "the agent in the guest speaks version {version}, and this is {VERSION}"
+            ))),
+            (FromGuest::CannotExecute(errno), Phase::Told) => Err(self.cannot_execute(errno)),
+            (FromGuest::Stopped(signal), Phase::Runs) => {
+                self.stop_too(signal);
+                Ok(())
+            }
+            (FromGuest::Ended(status), Phase::Runs) => {
+                self.phase = Phase::Ended(status);
+                self.timings.mark("program ended");
+                Ok(())
+            }
+            (FromGuest::Failed(text), Phase::Boots | Phase::Told | Phase::Runs) => {
+                Err(Error::Failed(format!(
+                    "inside the guest: {}{}",
+                    printable(&text),
+                    self.console.last()
+                )))
+            }
+            (message, phase) => Err(out_of_turn(&message, phase)),
+        }
+    }
+
+    /// Says what to run.
+    fn begin(&mut self) -> Result<()> {
+        self.start.root_tag = ROOT_TAG.into();
+        self.start.terminal = terminal::which();
+        self.start.window = terminal::window().unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.start.time = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let message = FromHost::Start(Box::new(self.start.clone()));
+        send(&mut self.control, &message).map_err(|e| Error::io("speaking to the guest", &e))?;
+        self.phase = Phase::Told;
+        Ok(())
+    }
+
+    fn cannot_execute(&self, errno: i32) -> Error {
+        let program = String::from_utf8_lossy(&self.start.program).into_owned();
+        let errno = Errno::from_raw(errno);
+        let reason = format!("the guest's kernel cannot run it: {}", errno.desc());
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => Error::NotFound { program, reason },
+            _ => Error::CannotRun { program, reason },
+        }
+    }
+
+    /// Tells the guest something that it can do without.
+    fn tell(&mut self, message: &FromHost) {
+        if let Err(e) = send(&mut self.control, message) {
+            log::debug!("the guest does not hear {message:?}: {e}");
+        }
+    }
+
+    /// A signal to Duet. `Some`: it ends the run with this status.
+    fn signal(&mut self, n: i32) -> Option<u8> {
+        match (n, self.phase) {
+            (libc::SIGWINCH, Phase::Runs) => {
+                if let Some(size) = terminal::window() {
+                    self.tell(&FromHost::Window(size));
+                }
+            }
+            (libc::SIGWINCH | libc::SIGCHLD | libc::SIGPIPE, _) => (),
+            (libc::SIGTTOU | libc::SIGTTIN | libc::SIGURG, _) => (),
+            (libc::SIGCONT, Phase::Runs) => {
+                if self.start.terminal[0] {
+                    self.raw = Raw::enter();
+                }
+                self.tell(&FromHost::SignalGroup(n));
+            }
+            (libc::SIGTSTP, Phase::Runs) => self.tell(&FromHost::SignalGroup(n)),
+            (libc::SIGCONT | libc::SIGTSTP, _) => (),
+            (_, Phase::Runs) => self.tell(&FromHost::Signal(n)),
+            // Nobody is there to take it.
+            _ => {
+                self.raw = None;
+                self.machine.stop();
+                return Some(128u8.saturating_add(u8::try_from(n).unwrap_or(u8::MAX)));
+            }
+        }
+        None
+    }
+
+    /// The program has stopped: so does Duet, for the caller's shell to see.
+    fn stop_too(&mut self, signal: i32) {
+        log::debug!("the program was stopped by signal {signal}");
+        self.raw = None;
+        if let Err(e) = nix::sys::signal::kill(nix::unistd::getpid(), Signal::SIGSTOP) {
+            log::warn!("cannot stop: {e}");
+        }
+    }
+
+    /// The machine has ended without the program's end having been heard of.
+    fn early_end(&mut self) -> Result<u8> {
+        let end = self.machine.wait()?;
+        // What it said before may still be on its way.
+        while let Some(event) = self.events.pending() {
+            match event {
+                Event::Guest(FromGuest::Ended(status)) => return Ok(exit_code(status)),
+                Event::Guest(m @ (FromGuest::CannotExecute(_) | FromGuest::Failed(_))) => {
+                    self.hear(m)?;
+                }
+                _ => (),
+            }
+        }
+        if let Phase::Ended(status) = self.phase {
+            return Ok(exit_code(status));
+        }
+        let why = match end {
+            End::Failed(text) => text,
+            End::PoweredOff => "the guest's kernel gave up, or was told to power off".into(),
+            End::Stopped => "it was stopped".into(),
+        };
+        let when = match self.phase {
+            Phase::Boots => "while its kernel started",
+            _ => "before the program did",
+        };
+        let last = self.console.last();
+        Err(Error::Failed(format!(
+            "the machine ended {when}: {why}{last}"
+        )))
+    }
+}
+
+fn exit_code(status: i32) -> u8 {
+    match libc::WIFSIGNALED(status) {
+        true => 128u8.saturating_add(libc::WTERMSIG(status) as u8),
+        false => libc::WEXITSTATUS(status) as u8,
+    }
+}
+
+/// What a guest says, without anything that would steer the caller's terminal.
+fn printable(text: &str) -> String {
+    let plain = |c: char| if c.is_control() && c != '\n' { '?' } else { c };
+    text.chars().map(plain).collect()
+}
