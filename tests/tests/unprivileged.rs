@@ -95,11 +95,6 @@ fn known_of_nobody(name: &str, needs_root: bool) -> &'static [Known] {
             layer: "mode 101777",
             why: "set-id bits are cleared when a file is opened for writing, as writes are not seen",
         }],
-        ("unixsock", false) => &[Known {
-            native: "peer 65534:65534",
-            layer: "peer 0:0",
-            why: "SO_PEERCRED is the kernel's, which knows no virtual ids",
-        }],
         _ => &[],
     }
 }
