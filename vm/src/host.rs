@@ -2,6 +2,7 @@
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -49,4 +50,31 @@ pub fn block_signals() -> nix::Result<SignalFd> {
 pub fn processors() -> u32 {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// A reading of the time-stamp counter, to measure its rate by.
+pub struct TscSample {
+    ticks: u64,
+    at: Instant,
+}
+
+impl TscSample {
+    /// Reads the counter.
+    pub fn take() -> TscSample {
+        // SAFETY: every processor of this architecture has the instruction.
+        let ticks = unsafe { std::arch::x86_64::_rdtsc() };
+        let at = Instant::now();
+        TscSample { ticks, at }
+    }
+
+    /// Kilohertz of the counter, as measured since. Waits until a few milliseconds have passed, for a
+    /// part in a thousand.
+    pub fn khz(&self) -> u64 {
+        const LEAST: Duration = Duration::from_millis(5);
+        std::thread::sleep(LEAST.saturating_sub(self.at.elapsed()));
+        let now = TscSample::take();
+        let micros = now.at.duration_since(self.at).as_micros().max(1);
+        let ticks = u128::from(now.ticks.saturating_sub(self.ticks));
+        u64::try_from(ticks * 1000 / micros).unwrap_or(0)
+    }
 }

@@ -126,7 +126,7 @@ fn arguments(machine: &Machine, root: &Path, accelerator: Accelerator) -> Vec<St
     let clock = match accelerator {
         // The kernel then needs no legacy timer, and its own clock comes from KVM.
         Accelerator::Kvm => "pit=off,pic=off,rtc=off",
-        Accelerator::Tcg => "pit=on,pic=off,rtc=off",
+        Accelerator::Tcg => "pit=on,pic=on,rtc=on",
     };
     let memory = machine.memory;
     let mut all: Vec<String> = Vec::new();
