@@ -1,0 +1,241 @@
+//! The VM mode: guests print the same natively and on a kernel of their own; options and exit statuses
+//! are those of the layer. Needs QEMU and a kernel, which `duet kernel fetch` gets through apt.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use duet_tests::{
+    Output, Toolchain, assert_same, command_output, command_output_within, duet, duet_command,
+    guest, host_tool, is_root, native_run, skip, tempdir, testbins_dir,
+};
+
+/// A translated machine is slow, and others want the processors too.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Where the tests keep their kernel.
+fn cache() -> PathBuf {
+    testbins_dir().with_file_name("vm-cache")
+}
+
+/// Why no machine can be run here; empty: one can.
+fn missing() -> &'static str {
+    static MISSING: OnceLock<String> = OnceLock::new();
+    MISSING.get_or_init(|| {
+        if host_tool("qemu-system-x86_64").is_none() {
+            return "no QEMU (package qemu-system-x86)".into();
+        }
+        let kernel = |action| {
+            let mut command = Command::new(duet());
+            command
+                .args(["kernel", action])
+                .env("XDG_CACHE_HOME", cache());
+            command_output_within(command, b"", LIMIT)
+        };
+        if !kernel("list").stdout.is_empty() {
+            return String::new();
+        }
+        let fetched = kernel("fetch");
+        match fetched.status {
+            0 => String::new(),
+            _ => format!("no kernel: {}", fetched.stderr.trim()),
+        }
+    })
+}
+
+/// Whether the test can run; says so if not.
+fn possible(test: &str) -> bool {
+    if !missing().is_empty() {
+        skip(test, missing());
+    }
+    missing().is_empty()
+}
+
+/// `duet run --mode vm OPTIONS PROGRAM ARGS`.
+fn vm(options: &[&str], program: &Path, args: &[&str], input: &[u8]) -> Output {
+    let mut command = duet_command(&["--mode", "vm"]);
+    command.args(options).arg(program).args(args);
+    command.env("XDG_CACHE_HOME", cache());
+    command_output_within(command, input, LIMIT)
+}
+
+fn busybox(test: &str) -> Option<PathBuf> {
+    let found = host_tool("busybox");
+    if found.is_none() {
+        skip(test, "no busybox (package busybox-static)");
+    }
+    found.filter(|_| possible(test))
+}
+
+#[track_caller]
+fn same(name: &str, toolchain: Toolchain) {
+    let test = format!("vm {name}");
+    let Some(program) = guest(name, toolchain) else {
+        return skip(&test, "no C compiler");
+    };
+    if !is_root() {
+        return skip(&test, "its native side needs root, which the guest is");
+    }
+    if !possible(&test) {
+        return;
+    }
+    let mut options = vec!["-w", "/tmp", "-e", "LANG=C", "-e", "HOME=/tmp"];
+    if toolchain == Toolchain::Dynamic {
+        options.push("--host-root");
+    }
+    assert_same(
+        name,
+        &native_run(&program, &[], b""),
+        &vm(&options, &program, &[], b""),
+    );
+}
+
+macro_rules! guests {
+    ($($test:ident: $name:literal $toolchain:ident;)*) => {$(
+        #[test]
+        fn $test() {
+            same($name, Toolchain::$toolchain);
+        }
+    )*};
+}
+
+guests! {
+    files: "files" Static;
+    files_dynamic: "files" Dynamic;
+    dirs: "dirs" Static;
+    rename: "rename" Static;
+    meta: "meta" Static;
+    perms: "perms" Static;
+    mknod: "mknod" Static;
+    tmpfile: "tmpfile" Static;
+    fifo: "fifo" Static;
+    unixsock: "unixsock" Static;
+    peers: "peers" Static;
+    locks: "locks" Static;
+    openat2: "openat2" Static;
+    opath: "opath" Static;
+    mmap: "mmap" Static;
+    signals: "signals" Static;
+    inet: "inet" Static;
+    pty: "pty" Static;
+}
+
+#[test]
+fn exit_statuses_and_streams() {
+    let Some(program) = busybox("vm exit_statuses_and_streams") else {
+        return;
+    };
+    let run = |script| vm(&[], &program, &["sh", "-c", script], b"one\ntwo\n");
+    let output = run("cat; echo error >&2; exit 7");
+    assert_eq!(
+        (output.stdout.as_str(), output.status),
+        ("one\ntwo\n", 7),
+        "{output:?}"
+    );
+    assert_eq!(output.stderr, "error\n");
+    assert_eq!(run("kill -SEGV $$").status, 139);
+    let bytes = "8388608";
+    let script = format!("head -c {bytes} /dev/zero | tr '\\0' x");
+    assert_eq!(run(&script).stdout.len().to_string(), bytes);
+}
+
+#[test]
+fn options_mean_what_they_mean_in_the_layer() {
+    let test = "vm options_mean_what_they_mean_in_the_layer";
+    let Some(program) = busybox(test) else {
+        return;
+    };
+    let dir = tempdir();
+    std::fs::write(dir.path().join("note"), "from the host\n").unwrap();
+    let volume = format!("{}:/data", dir.path().display());
+    let read_only = format!("{}:/ro:ro", dir.path().display());
+    let options = [
+        "-v",
+        &volume,
+        "-v",
+        &read_only,
+        "--tmpfs",
+        "/scratch",
+        "-u",
+        "12:34",
+        "--hostname",
+        "box",
+        "-e",
+        "NAME=value",
+        "-w",
+        "/data",
+        "--memory",
+        "256m",
+        "--cpus",
+        "2",
+    ];
+    let script = "hostname; id; pwd; cat note; echo $NAME; nproc; echo made >out; echo x >/ro/out2; \
+                  touch /scratch/z && ls /scratch; uname -s; [ $(awk '/MemTotal/{print $2}' /proc/meminfo) -lt 262144 ] && echo small";
+    let args = ["sh", "-c", script];
+    let machine = vm(&options, &program, &args, b"");
+    assert_eq!(
+        machine.stdout, "box\nuid=12 gid=34\n/data\nfrom the host\nvalue\n2\nz\nLinux\nsmall\n",
+        "{machine:?}"
+    );
+    assert!(
+        machine.stderr.contains("Read-only file system"),
+        "{machine:?}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("out")).unwrap(),
+        "made\n"
+    );
+    assert!(!dir.path().join("out2").exists());
+}
+
+#[test]
+fn a_tree_stays_as_it_is_unless_written_through() {
+    let test = "vm a_tree_stays_as_it_is_unless_written_through";
+    let Some(busybox) = busybox(test) else {
+        return;
+    };
+    let tree = tempdir();
+    let bin = tree.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::copy(&busybox, bin.join("busybox")).unwrap();
+    std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
+    let root = tree.path().to_str().unwrap();
+    let script = "echo x >/made; /bin/busybox chown 5:6 /made; /bin/busybox stat -c %u:%g /made";
+    let run = |rw: &[&str]| {
+        let options = [&["--rootfs", root][..], rw].concat();
+        vm(&options, Path::new("/bin/sh"), &["-c", script], b"").ok()
+    };
+    assert_eq!(run(&[]), "5:6\n");
+    assert!(!tree.path().join("made").exists());
+    assert_eq!(run(&["--rw"]), "5:6\n");
+    assert!(tree.path().join("made").exists());
+    let layer = ["--rootfs", root];
+    let mut command = duet_command(&layer);
+    command.args(["/bin/busybox", "stat", "-c", "%u:%g", "/made"]);
+    assert_eq!(
+        command_output(command, b"").ok(),
+        "5:6\n",
+        "the layer sees it otherwise"
+    );
+}
+
+#[test]
+fn what_cannot_be_run_is_said_before_a_machine_starts() {
+    let test = "vm what_cannot_be_run_is_said_before_a_machine_starts";
+    let Some(program) = busybox(test) else {
+        return;
+    };
+    let fails = |options: &[&str], program: &Path, status: i32, words: &str| {
+        let output = vm(options, program, &["true"], b"");
+        assert_eq!(output.status, status, "{output:?}");
+        assert!(output.stderr.contains(words), "{output:?} lacks {words:?}");
+    };
+    fails(&[], Path::new("/none"), 127, "no such file");
+    fails(&[], Path::new("/etc/passwd"), 126, "permission denied");
+    fails(&["--network", "host"], &program, 125, "--network user");
+    fails(&["--memory", "1m"], &program, 125, "at least");
+    fails(&["--kernel", "/none"], &program, 125, "neither a kernel");
+    let output = vm(&["--timeout", "0.5"], &program, &["sleep", "60"], b"");
+    assert_eq!(output.status, 124, "{output:?}");
+}
