@@ -6,7 +6,9 @@
 //! | [`fuse`] | the FUSE server over a `duet-vfs` tree |
 //! | [`virtio`] | the models of virtio devices, independent of the transport |
 //! | [`vhost`] | the vhost-user-fs device around it, for QEMU |
-//! | [`monitor`] | Duet's own monitor on `/dev/kvm`, and its devices |
+//! | [`qemu`] | the monitor: QEMU's smallest machine |
+//! | [`session`] | one run: the agent, the streams, the exit status |
+//! | [`kernel`], [`initramfs`] | the kernels that there are, and what they start from |
 //!
 //! This crate may use `duet-vfs`; it knows nothing of the layer.
 
@@ -16,7 +18,6 @@ pub mod host;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;
-pub mod monitor;
 pub mod qemu;
 pub mod session;
 pub mod vhost;

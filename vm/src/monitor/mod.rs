@@ -1,1 +1,0 @@
-//! Duet's own monitor on `/dev/kvm`, and its devices.
