@@ -149,6 +149,14 @@ int main(void)
     printf("%s\n", get("o/merged/a"));
     TRY(open("o/merged/new", O_CREAT | O_WRONLY, 0644));
     TRY(umount2("o/merged", 0));
+    /* Not any number of them on one another. */
+    TRY(mount("none", "o/merged", "overlay", 0, "lowerdir=o/upper:o/lower"));
+    MUST(mkdir("second", 0755));
+    MUST(mkdir("third", 0755));
+    printf("%s\n", mount("none", "second", "overlay", 0, "lowerdir=o/merged:o/lower") == -1 ? errname(errno) : "ok");
+    TRY(mount("none", "third", "overlay", 0, "lowerdir=second:o/lower"));
+    umount2("second", 0);
+    TRY(umount2("o/merged", 0));
 
     MUST(mkdir("p", 0755));
     TRY(mount("proc", "p", "proc", 0, NULL));

@@ -71,6 +71,8 @@ impl UserNetwork {
         let mut command = Command::new(&program);
         command
             .args(["--configure", "--disable-host-loopback", MTU])
+            // It reads what the guest sends: without privileges, an empty root, a filter of its own.
+            .args(["--enable-sandbox", "--enable-seccomp"])
             .args(["--ready-fd=3", "--exit-fd=4", "--netns-type=path"])
             .arg(format!("--userns-path=/proc/{init}/ns/user"))
             .arg("--api-socket")

@@ -53,6 +53,10 @@ pub trait FileSystem: Send + Sync {
     fn statfs(&self) -> Result<StatFs>;
     /// How its dentries may be cached.
     fn dentry_policy(&self) -> DentryPolicy;
+    /// How many file systems lie on one another in it: 0 unless it is made of others.
+    fn stack_depth(&self) -> u32 {
+        0
+    }
 }
 
 /// Who asks, for the few nodes whose meaning depends on it (`/proc/self`, `/dev/tty`).

@@ -178,8 +178,9 @@ fn new_overlay(t: &Task, data: &[u8]) -> Result<Made> {
     let directory = |path: &[u8]| resolve(t, path, Lookup::FOLLOW | Lookup::DIRECTORY);
     let lowers = options.get(&b"lowerdir"[..]).ok_or(Errno::EINVAL)?;
     let lowers = lowers.split(|&b| b == b':').filter(|p| !p.is_empty());
-    let lowers = lowers.map(|path| Ok(directory(path)?.inode().clone()));
-    let lowers = lowers.collect::<Result<Vec<_>>>()?;
+    let lowers = lowers.map(directory).collect::<Result<Vec<_>>>()?;
+    let depth = lowers.iter().map(|l| l.mount.sb().fs().stack_depth()).max();
+    let lowers: Vec<_> = lowers.iter().map(|l| l.inode().clone()).collect();
     if lowers.is_empty() {
         return Err(Errno::EINVAL);
     }
@@ -211,7 +212,10 @@ fn new_overlay(t: &Task, data: &[u8]) -> Result<Made> {
         }
         _ => return Err(Errno::EINVAL),
     };
-    Ok((OverlayFs::new(upper, lowers)?, flags))
+    Ok((
+        OverlayFs::stacked(upper, lowers, depth.unwrap_or(0))?,
+        flags,
+    ))
 }
 
 /// The directory in `workdir` that is the overlay's own, as the kernel names it.

@@ -51,7 +51,12 @@ pub struct Upper {
 pub struct OverlayFs {
     layers: Arc<Layers>,
     root: Arc<OverlayInode>,
+    depth: u32,
 }
+
+/// Most file systems on one another, as in the kernel (`FILESYSTEM_MAX_STACK_DEPTH`): every operation goes
+/// down through all of them.
+pub const MAX_STACK_DEPTH: u32 = 2;
 
 /// What the inodes of one overlay share.
 struct Layers {
@@ -74,6 +79,20 @@ impl OverlayFs {
     /// # Errors
     /// ENOTDIR if one is no directory; what reading and clearing them gives.
     pub fn new(upper: Upper, lowers: Vec<Arc<dyn Inode>>) -> Result<Arc<OverlayFs>> {
+        OverlayFs::stacked(upper, lowers, 0)
+    }
+
+    /// As [`OverlayFs::new`], over trees of file systems of which the deepest has this
+    /// [`FileSystem::stack_depth`]. EINVAL beyond [`MAX_STACK_DEPTH`].
+    pub fn stacked(
+        upper: Upper,
+        lowers: Vec<Arc<dyn Inode>>,
+        below: u32,
+    ) -> Result<Arc<OverlayFs>> {
+        let depth = below.max(upper.fs.stack_depth()) + 1;
+        if depth > MAX_STACK_DEPTH {
+            return Err(Errno::EINVAL);
+        }
         let all = lowers.iter().chain([&upper.root, &upper.work]);
         if all.into_iter().any(|dir| dir.kind() != FileType::Directory) {
             return Err(Errno::ENOTDIR);
@@ -106,7 +125,11 @@ impl OverlayFs {
             origin: Some(Origin::Path(Vec::new())),
             moved: false,
         });
-        Ok(Arc::new(OverlayFs { layers, root }))
+        Ok(Arc::new(OverlayFs {
+            layers,
+            root,
+            depth,
+        }))
     }
 }
 
@@ -128,6 +151,10 @@ impl FileSystem for OverlayFs {
 
     fn dentry_policy(&self) -> DentryPolicy {
         self.layers.upper_fs.dentry_policy()
+    }
+
+    fn stack_depth(&self) -> u32 {
+        self.depth
     }
 }
 
