@@ -212,6 +212,32 @@ pub const EXHIBITS: &[Exhibit] = &[
     },
 ];
 
+/// `docs/compatibility.md`: the exhibits, each with its verdict. The tests hold both true: an exhibit that
+/// prints something else than natively fails, and so does a known difference that does not show.
+pub fn compatibility_page() -> String {
+    let mut page = String::from(
+        "# What runs in the layer\n\n\
+         Generated from the list that the tests run (`tests/src/gallery.rs`); do not edit. Each script in\n\
+         `tests/scripts` runs natively and in a layer over the host's tree, and must print the same and end\n\
+         alike, but for what is named here.\n\n\
+         | program | what it is made to do | against native |\n|---|---|---|\n",
+    );
+    for e in EXHIBITS {
+        let verdict = match e.known {
+            [] => "the same".to_owned(),
+            known => {
+                let reasons: Vec<&str> = known.iter().map(|k| k.why).collect();
+                format!("the same but for {}: {}", known.len(), reasons.join("; "))
+            }
+        };
+        page += &format!("| {} | {} | {verdict} |\n", e.program, e.what);
+    }
+    page += "\nBeside these, the guests of `testbins/` print the same natively, in the layer with either engine and, \
+             most of\nthem, in the VM mode (`tests/tests/guests.rs`, `tests/tests/vm.rs`), and busybox's own test suite \
+             passes in the\nlayer wherever it passes natively (`tests/tests/busybox_testsuite.rs`).\n";
+    page
+}
+
 /// The exhibit of a test.
 pub fn exhibit(test: &str) -> &'static Exhibit {
     let found = EXHIBITS.iter().find(|e| e.test == test);

@@ -10,7 +10,7 @@ mod known;
 mod run;
 
 pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
-pub use gallery::{EXHIBITS, Exhibit, exhibit, show};
+pub use gallery::{EXHIBITS, Exhibit, compatibility_page, exhibit, show};
 pub use known::{known, known_with};
 pub use run::{
     Known, Output, assert_same, both, both_but, command_output, command_output_within,
