@@ -10,6 +10,7 @@ mod manual;
 mod report;
 mod run;
 mod syscalls;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ struct Cli {
 enum Command {
     /// Run a program in a sandbox
     Run(Box<run::Options>),
+    /// Run a program in the layer and show every system call, as strace does
+    Trace(Box<trace::Options>),
     /// Show what Duet does with each system call, or explain one
     Syscalls(syscalls::Options),
     /// Get, add and list kernels for --mode vm
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Run(options) => run::main(&options),
+        Command::Trace(options) => trace::main(&options),
         Command::Syscalls(options) => syscalls::main(&options),
         Command::Kernel(options) => kernel::main(&options),
         Command::Doctor(options) => doctor::main(&options),

@@ -268,7 +268,8 @@ fn c_string(text: OsString) -> Result<CString> {
     CString::new(text.into_vec()).context("an argument holds a NUL byte")
 }
 
-fn config(options: &Options) -> Result<Config> {
+/// What the options ask for.
+pub fn config(options: &Options) -> Result<Config> {
     let tree = match &options.rootfs {
         Some(path) => Tree::Directory {
             path: path.clone(),
@@ -339,11 +340,10 @@ fn in_machine(options: &Options, began: Instant) -> Result<u8> {
     Ok(outcome.exit_code)
 }
 
-/// Runs the command.
-pub fn main(options: &Options) -> Result<u8> {
-    let began = Instant::now();
+/// Refuses what is for virtual machines only.
+pub fn check_layer(options: &Options) -> Result<()> {
     if options.mode == Mode::Vm {
-        return in_machine(options, began);
+        bail!("--mode vm: the calls are the guest kernel's; Duet does not see them");
     }
     let machines = [
         ("--kernel", options.kernel.is_some()),
@@ -354,6 +354,16 @@ pub fn main(options: &Options) -> Result<u8> {
     if let Some((option, _)) = machines.iter().find(|(_, given)| *given) {
         bail!("{option} is for --mode vm");
     }
+    Ok(())
+}
+
+/// Runs the command.
+pub fn main(options: &Options) -> Result<u8> {
+    let began = Instant::now();
+    if options.mode == Mode::Vm {
+        return in_machine(options, began);
+    }
+    check_layer(options)?;
     let outcome = duet_sandbox::run(&config(options)?, None)?;
     if options.report {
         let report = report::Report::new(outcome.counters());

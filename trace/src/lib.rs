@@ -4,9 +4,11 @@
 //! [`structs`] the shapes of what pointers lead to. Guest memory is read while the thread is stopped, and
 //! every byte of it is untrusted.
 //!
-//! This crate holds no lock.
+//! [`recorder`] is the observer of an engine that writes such lines; it holds its one lock while it reads the
+//! memory of the thread that it is told of, and calls nobody else's code under it.
 
 pub mod decode;
+pub mod recorder;
 pub mod sets;
 pub mod structs;
 mod text;
