@@ -219,7 +219,10 @@ fn the_layers_own_machine() {
         "alive\nstill 0\n"
     );
     assert_eq!(
-        say("pidof sleep; sleep 3 & pidof sleep | wc -w; killall sleep; wait; echo ended"),
+        say(
+            "pidof sleep; sleep 30 & until pidof sleep >/dev/null; do usleep 10000; done; \
+             pidof sleep | wc -w; killall sleep; wait; echo ended"
+        ),
         "1\nended\n"
     );
     assert!(say("cat /proc/cpuinfo; cat /proc/meminfo").contains("MemTotal"));

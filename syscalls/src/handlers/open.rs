@@ -122,7 +122,8 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
         })
     };
     match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
-        Opened::File(fd) => reply(fd, false),
+        // The close of a file that was written is an event (inotify(7)): it is to be the caller's.
+        Opened::File(fd) => reply(fd, writes(how.flags)),
         Opened::End(fd) => reply(fd, true),
         Opened::Blocking(location, flags) => open_blocking(t, location, flags, cloexec),
     }
