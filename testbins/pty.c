@@ -65,6 +65,7 @@ int main(void)
         int fd = open("/dev/tty", O_RDWR);
         IS(fd >= 0);
         TRY(isatty(fd));
+        IS(ttyname_r(slave, tty, sizeof tty) == 0 && strcmp(tty, name) == 0);
         TRY(tcgetpgrp(fd) == getpgrp());
         TRY(tcgetsid(fd) == getpid());
         signal(SIGWINCH, on_signal);

@@ -194,11 +194,18 @@ impl Vfs {
             .open(flags | libc::O_CLOEXEC | libc::O_NOCTTY, &caller)?;
         // A place outside the tree stays known to the host alone.
         if !std::sync::Arc::ptr_eq(&loc.mount, &self.nowhere) {
-            let id = match backing {
-                Some(id) => id,
-                None => host_call::backing(&fstat(&fd)?),
-            };
-            self.remember(id, loc);
+            match backing {
+                Some(id) => self.remember(id, loc),
+                None => {
+                    let stat = fstat(&fd)?;
+                    // Behind `/dev/tty` is a terminal with a node of its own, under which it is known.
+                    let another = loc.kind() == FileType::CharDevice
+                        && loc.inode().attr()?.rdev != stat.st_rdev;
+                    if !another {
+                        self.remember(host_call::backing(&stat), loc);
+                    }
+                }
+            }
         }
         Ok(fd)
     }
