@@ -174,7 +174,9 @@ fn supervise(
     observer: Option<Arc<dyn Observer>>,
 ) -> Result<Outcome> {
     init.groups = Some(Groups::limit(&config.limits, init.pid));
-    let deadline = config.limits.timeout.map(|t| Instant::now() + t);
+    // One that the clock cannot reach is none.
+    let timeout = config.limits.timeout;
+    let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     namespaces::write_id_maps(init.pid)?;
     if let Network::User(ports) = &config.network {
         init.network = Some(UserNetwork::start(init.pid, ports)?);
@@ -200,6 +202,7 @@ fn supervise(
     let vfs = tree::build(config, &tmpfs, program, Interfaces::Duet(source.clone()))?;
     source.set_vfs(&vfs);
     let singletons = tree::singletons(&vfs);
+    let tmpfs = tree::guest_tmpfs(&vfs)?;
     let (initial, first) = first_program(config, &vfs)?;
     init.tell(&Message::Start)?;
     let processes =
@@ -222,6 +225,7 @@ fn supervise(
         processes: processes.clone(),
         counters: Counters::default(),
         singletons,
+        tmpfs,
         memory_limit: config.limits.memory,
         stub_id: BackingId {
             dev: stub_stat.st_dev,

@@ -170,6 +170,13 @@ fn network_files(config: &Config) -> Vec<(&'static str, Vec<u8>)> {
     }
 }
 
+/// What the tmpfs that the guest will mount are made beside.
+pub fn guest_tmpfs(vfs: &Vfs) -> Result<Arc<TmpFs>> {
+    let files = vfs.store().files.try_clone();
+    let files = files.map_err(io("preparing the tmpfs"))?;
+    TmpFs::new(files, TmpOptions::default()).map_err(|e| Error::step("making a tmpfs", e))
+}
+
 /// The file systems that mount(2) can show at further places, by type.
 pub fn singletons(vfs: &Vfs) -> HashMap<Vec<u8>, Arc<dyn FileSystem>> {
     let mounts = vfs.mounts().into_iter();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use duet_intercept::Engine;
+use duet_vfs::tmp::TmpFs;
 use duet_vfs::{BackingId, FileSystem, Vfs};
 use parking_lot::Mutex;
 
@@ -121,6 +122,8 @@ pub struct Kernel {
     pub counters: Counters,
     /// File systems of which there is one instance, by type, for mount(2).
     pub singletons: HashMap<Vec<u8>, Arc<dyn FileSystem>>,
+    /// What the guest mounts as tmpfs is made beside this one.
+    pub tmpfs: Arc<TmpFs>,
     /// Bytes of memory that the sandbox is held to.
     pub memory_limit: Option<u64>,
     /// The start-up stub, a sealed memfd.

@@ -280,19 +280,22 @@ impl ProcessTable {
             .map(|e| e.process.clone())
     }
 
-    /// The process with this id in the sandbox's numbers, if it is known.
+    /// The process with this id in the sandbox's numbers, until it has been waited for.
     pub fn by_guest_pid(&self, pid: i32) -> Option<Arc<Process>> {
-        let find = || self.all().into_iter().find(|p| p.guest_pid() == pid);
-        find().or_else(|| {
-            self.enter_all();
-            find()
-        })
+        let is = |p: &Arc<Process>| p.guest_pid() == pid;
+        // The end of a known one may not have been noted yet, and one that has ended and is not waited
+        // for is forgotten as soon as it is entered: what was entered is looked at, not the table.
+        let known = self.all().into_iter().find(is);
+        known
+            .or_else(|| self.enter_all().into_iter().find(is))
+            .filter(|p| p.signal(0).is_ok())
     }
 
-    /// Enters every process of the sandbox that has made no call yet.
-    fn enter_all(&self) {
+    /// Enters every process of the sandbox that has made no call yet; returns those.
+    fn enter_all(&self) -> Vec<Arc<Process>> {
         const MOST: usize = 1 << 16;
         let mut queue = vec![self.init.load(Ordering::Relaxed)];
+        let mut entered = Vec::new();
         let mut at = 0;
         while let Some(&pid) = queue.get(at) {
             at += 1;
@@ -300,13 +303,15 @@ impl ProcessTable {
             let tasks = tasks.into_iter().flatten().flatten();
             for tid in tasks.filter_map(|t| t.file_name().to_str()?.parse().ok()) {
                 let children = children_of(pid, tid);
-                children.iter().for_each(|&c| self.enter_child(c));
+                entered.extend(children.iter().filter_map(|&c| self.enter_child(c)));
                 queue.extend(children);
             }
             if queue.len() > MOST {
-                return log::warn!("the sandbox has too many processes to look at each");
+                log::warn!("the sandbox has too many processes to look at each");
+                break;
             }
         }
+        entered
     }
 
     /// Every process of the sandbox, also those that have made no intercepted call yet.
@@ -457,12 +462,14 @@ impl ProcessTable {
         self.first_launch.lock().take()
     }
 
-    fn enter_child(&self, child: i32) {
-        if self.by_host_pid(child).is_none()
-            && let Err(e) = self.enter(child)
-        {
-            log::debug!("process {child} ended before it was entered: {e}");
+    /// Enters a child that is not known yet, and returns it.
+    fn enter_child(&self, child: i32) -> Option<Arc<Process>> {
+        if self.by_host_pid(child).is_some() {
+            return None;
         }
+        self.enter(child)
+            .inspect_err(|e| log::debug!("process {child} ended before it was entered: {e}"))
+            .ok()
     }
 
     /// Waits for the end of processes and forgets them, for ever. For a thread of its own.

@@ -320,8 +320,13 @@ impl Vfs {
         if (mount.root.kind() == FileType::Directory) != (at.kind() == FileType::Directory) {
             return Err(Errno::ENOTDIR);
         }
-        self.detach(&mount)?;
-        self.attach(at, mount)
+        let before = self.detach(&mount)?;
+        self.attach(at, mount.clone()).inspect_err(|_| {
+            // Where it was, unless something else has taken the place meanwhile.
+            if let Err(e) = self.attach(&before, mount) {
+                log::warn!("a mount that could not be moved is lost: {e}");
+            }
+        })
     }
 
     /// Changes the flags of the mount whose root `at` is (`MS_REMOUNT`): EINVAL if it is none, EPERM
@@ -374,13 +379,13 @@ impl Vfs {
         Ok(())
     }
 
-    /// Takes a mount off its place: EINVAL if it has none (any more).
-    fn detach(&self, mount: &Arc<Mount>) -> Result<()> {
+    /// Takes a mount off its place, which is returned: EINVAL if it has none (any more).
+    fn detach(&self, mount: &Arc<Mount>) -> Result<Location> {
         let _mounts = self.mounts.lock();
         let place = mount.at.write().take().ok_or(Errno::EINVAL)?;
         place.mount.children.write().remove(&key(&place.dentry));
         place.dentry.remove_mount();
-        Ok(())
+        Ok(place)
     }
 
     fn new_id(&self) -> u32 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use duet_vfs::mount::Mount;
 use duet_vfs::overlay::{OverlayFs, Upper};
-use duet_vfs::tmp::{TmpFs, TmpOptions};
+use duet_vfs::tmp::TmpOptions;
 use duet_vfs::types::{Caps, Errno, Result};
 use duet_vfs::walk::{Location, Lookup};
 use duet_vfs::{BackingId, FileSystem, MountFlags, NewNode, Recursion};
@@ -94,7 +94,10 @@ type Made = (Arc<dyn FileSystem>, MountFlags);
 /// none such.
 fn new_file_system(t: &Task, kind: &[u8], data: &[u8]) -> Result<Made> {
     match kind {
-        b"tmpfs" | b"ramfs" => Ok((new_tmpfs(t, tmpfs_options(data)?)?, MountFlags::empty())),
+        b"tmpfs" | b"ramfs" => Ok((
+            t.kernel.tmpfs.beside(tmpfs_options(data)?)?,
+            MountFlags::empty(),
+        )),
         b"overlay" => new_overlay(t, data),
         // There is one instance of each.
         _ => {
@@ -102,12 +105,6 @@ fn new_file_system(t: &Task, kind: &[u8], data: &[u8]) -> Result<Made> {
             Ok((fs.ok_or(Errno::ENODEV)?, MountFlags::empty()))
         }
     }
-}
-
-fn new_tmpfs(t: &Task, options: TmpOptions) -> Result<Arc<TmpFs>> {
-    let files = t.kernel.vfs.store().files.try_clone();
-    let files = files.map_err(|_| Errno::ENOMEM)?;
-    TmpFs::new(files, options)
 }
 
 /// `name=value` pairs, split at commas.
@@ -190,6 +187,9 @@ fn new_overlay(t: &Task, data: &[u8]) -> Result<Made> {
             if !Arc::ptr_eq(root.mount.sb(), work.mount.sb()) {
                 return Err(Errno::EINVAL);
             }
+            if root.mount.flags().contains(MountFlags::RDONLY) {
+                return Err(Errno::EROFS);
+            }
             let upper = Upper {
                 fs: root.mount.sb().fs().clone(),
                 root: root.inode().clone(),
@@ -198,7 +198,7 @@ fn new_overlay(t: &Task, data: &[u8]) -> Result<Made> {
             (upper, MountFlags::empty())
         }
         (None, None) => {
-            let empty = new_tmpfs(t, TmpOptions::default())?;
+            let empty = t.kernel.tmpfs.beside(TmpOptions::default())?;
             let make = |name: &[u8]| {
                 let (mode, uid, gid) = (0o755, 0, 0);
                 empty.root().mkdir(name, NewNode { mode, uid, gid })

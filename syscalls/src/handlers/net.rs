@@ -132,7 +132,8 @@ pub(super) fn getsockopt(t: &Task) -> Result<Reply> {
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     let seen = nix::sys::socket::getsockopt(&socket, PeerCredentials)?;
     let kernel = &t.kernel;
-    let peer = kernel.peers.lock().get(seen.pid()).or_else(|| {
+    let noted = kernel.peers.lock().get(seen.pid());
+    let peer = noted.or_else(|| {
         let process = kernel.processes.by_host_pid(seen.pid())?;
         Some(as_peer(&process, &process.state().creds))
     });

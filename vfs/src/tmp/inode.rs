@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::content::{Content, Serial};
 use super::dir::Dir;
-use super::{Shared, now, take};
+use super::{Shared, now};
 use crate::host_call;
 use crate::inode::{Caller, Inode, OpenedFile};
 use crate::types::*;
@@ -55,6 +55,12 @@ pub struct TmpInode {
     data: Data,
 }
 
+/// What a name in a directory takes of the allowance: itself, and its entry in the table.
+fn cost(name: &[u8]) -> usize {
+    const ENTRY: usize = 64;
+    name.len() + ENTRY
+}
+
 impl TmpInode {
     pub(super) fn directory(fs: &Arc<Shared>, new: NewNode) -> Result<Arc<TmpInode>> {
         let data = Data::Directory(RwLock::default());
@@ -62,7 +68,7 @@ impl TmpInode {
     }
 
     fn new(fs: &Arc<Shared>, kind: FileType, data: Data, new: NewNode) -> Result<Arc<TmpInode>> {
-        let taken = take(&fs.inodes, 1, fs.options.inodes);
+        let taken = fs.take_inode();
         if let Err(e) = taken {
             if let Data::Node(serial) = data {
                 serial.unlink(&fs.files);
@@ -133,7 +139,7 @@ impl TmpInode {
     }
 
     fn enter(&self, name: &[u8], node: &Arc<TmpInode>) -> Result<()> {
-        self.fs.charge(name.len())?;
+        self.fs.charge(cost(name))?;
         let _names = self.fs.names.lock();
         let mut dir = self.dir()?.write();
         let free = dir.alive().and(match dir.get(name) {
@@ -141,7 +147,7 @@ impl TmpInode {
             None => Ok(()),
         });
         if let Err(e) = free {
-            self.fs.refund(name.len());
+            self.fs.refund(cost(name));
             return Err(e);
         }
         dir.add(name, node.clone());
@@ -182,7 +188,7 @@ impl TmpInode {
 
 impl Drop for TmpInode {
     fn drop(&mut self) {
-        self.fs.inodes.fetch_sub(1, Ordering::Relaxed);
+        self.fs.return_inode();
         if let Some(xattrs) = &self.meta.get_mut().xattrs {
             self.fs.refund(size_of(xattrs));
         }
@@ -405,7 +411,7 @@ impl Inode for TmpInode {
             }
             dir.remove(name).ok_or(Errno::ENOENT)?
         };
-        self.fs.refund(name.len());
+        self.fs.refund(cost(name));
         self.changed(0);
         node.unlinked();
         Ok(())
@@ -424,7 +430,7 @@ impl Inode for TmpInode {
             }
             dir.remove(name).ok_or(Errno::ENOENT)?
         };
-        self.fs.refund(name.len());
+        self.fs.refund(cost(name));
         self.changed(-1);
         node.unlinked();
         Ok(())
@@ -436,24 +442,31 @@ impl Inode for TmpInode {
             return Err(Errno::EXDEV);
         }
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        // Before anything changes. An exchange keeps both names.
+        let new_name = if exchange { 0 } else { cost(new) };
+        self.fs.charge(new_name)?;
         let whiteout = if flags & libc::RENAME_WHITEOUT != 0 {
             let owner = NewNode {
                 mode: 0,
                 uid: 0,
                 gid: 0,
             };
-            self.fs.charge(old.len())?;
-            let made = TmpInode::new(&self.fs, FileType::CharDevice, Data::Device(0), owner);
-            Some(made.inspect_err(|_| self.fs.refund(old.len()))?)
+            let made = self.fs.charge(cost(old)).and_then(|()| {
+                TmpInode::new(&self.fs, FileType::CharDevice, Data::Device(0), owner)
+                    .inspect_err(|_| self.fs.refund(cost(old)))
+            });
+            Some(made.inspect_err(|_| self.fs.refund(new_name))?)
         } else {
             None
         };
         let leaves_whiteout = whiteout.is_some();
         let moved = self.rename_entry(old, &to, new, flags, whiteout);
         if leaves_whiteout && moved.is_err() {
-            self.fs.refund(old.len());
+            self.fs.refund(cost(old));
         }
-        let Some((source, target)) = moved? else {
+        let moved = moved.inspect_err(|_| self.fs.refund(new_name))?;
+        let Some((source, target)) = moved else {
+            self.fs.refund(new_name);
             return Ok(());
         };
         let same_dir = std::ptr::eq(self, &*to);
@@ -469,13 +482,10 @@ impl Inode for TmpInode {
             to.changed(change);
             return Ok(());
         }
-        // One name has gone: the target's if it was replaced, else the longer or shorter old one.
-        self.fs.refund(old.len());
-        if target.is_none() {
-            // The allowance was checked when the name was new; a rename may overdraw it slightly.
-            self.fs
-                .metadata
-                .fetch_add(new.len() as u64, Ordering::Relaxed);
+        // The old name has gone, or is the whiteout's, which has paid for it. A target's is the new one.
+        self.fs.refund(cost(old));
+        if target.is_some() {
+            self.fs.refund(new_name);
         }
         self.changed(-source_dir);
         to.changed(source_dir - target_dir);

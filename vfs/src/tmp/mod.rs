@@ -56,14 +56,28 @@ impl Default for TmpOptions {
     }
 }
 
+/// What is used of an allowance.
+#[derive(Default)]
+struct Used {
+    inodes: AtomicU64,
+    metadata: AtomicU64,
+}
+
+/// What several file systems may use together.
+struct Pool {
+    used: Used,
+    inodes: u64,
+    metadata: u64,
+}
+
 /// What all inodes of one file system share.
 struct Shared {
-    files: OwnedFd,
+    files: Arc<OwnedFd>,
     dev: u64,
     options: TmpOptions,
     next_ino: AtomicU64,
-    inodes: AtomicU64,
-    metadata: AtomicU64,
+    used: Used,
+    pool: Arc<Pool>,
     /// Held over every change of a directory; in-memory work only, taken before the locks of inodes.
     names: Mutex<()>,
 }
@@ -71,20 +85,48 @@ struct Shared {
 impl Shared {
     /// Takes `bytes` of the metadata allowance: ENOSPC if it is used up.
     fn charge(&self, bytes: usize) -> Result<()> {
-        take(&self.metadata, bytes as u64, self.options.metadata)
+        let bytes = bytes as u64;
+        take(&self.used.metadata, bytes, self.options.metadata)?;
+        take(&self.pool.used.metadata, bytes, self.pool.metadata)
+            .inspect_err(|_| give_back(&self.used.metadata, bytes))
     }
 
     fn refund(&self, bytes: usize) {
-        self.metadata.fetch_sub(bytes as u64, Ordering::Relaxed);
+        give_back(&self.used.metadata, bytes as u64);
+        give_back(&self.pool.used.metadata, bytes as u64);
+    }
+
+    /// Takes one inode of the allowance: ENOSPC if there is none left.
+    fn take_inode(&self) -> Result<()> {
+        take(&self.used.inodes, 1, self.options.inodes)?;
+        take(&self.pool.used.inodes, 1, self.pool.inodes)
+            .inspect_err(|_| give_back(&self.used.inodes, 1))
+    }
+
+    fn return_inode(&self) {
+        give_back(&self.used.inodes, 1);
+        give_back(&self.pool.used.inodes, 1);
+    }
+}
+
+impl Drop for Shared {
+    /// Names in directories go with the whole.
+    fn drop(&mut self) {
+        give_back(&self.pool.used.metadata, *self.used.metadata.get_mut());
+        give_back(&self.pool.used.inodes, *self.used.inodes.get_mut());
     }
 }
 
 fn take(counter: &AtomicU64, amount: u64, limit: u64) -> Result<()> {
     if counter.fetch_add(amount, Ordering::Relaxed) + amount > limit {
-        counter.fetch_sub(amount, Ordering::Relaxed);
+        give_back(counter, amount);
         return Err(Errno::ENOSPC);
     }
     Ok(())
+}
+
+fn give_back(counter: &AtomicU64, amount: u64) {
+    counter.fetch_sub(amount, Ordering::Relaxed);
 }
 
 /// A file system in memory.
@@ -97,13 +139,29 @@ impl TmpFs {
     /// An empty tree. `files` is a directory on a tmpfs private to Duet, not mounted `noexec`; several
     /// file systems may share it.
     pub fn new(files: OwnedFd, options: TmpOptions) -> Result<Arc<TmpFs>> {
+        let pool = Arc::new(Pool {
+            used: Used::default(),
+            inodes: options.inodes,
+            metadata: options.metadata,
+        });
+        TmpFs::with(Arc::new(files), pool, options)
+    }
+
+    /// Another empty tree, which keeps its contents where this one does, and together with it may use
+    /// what this one was allowed: however many are made, Duet's memory is bounded.
+    pub fn beside(&self, options: TmpOptions) -> Result<Arc<TmpFs>> {
+        let (files, pool) = (self.shared.files.clone(), self.shared.pool.clone());
+        TmpFs::with(files, pool, options)
+    }
+
+    fn with(files: Arc<OwnedFd>, pool: Arc<Pool>, options: TmpOptions) -> Result<Arc<TmpFs>> {
         let shared = Arc::new(Shared {
             files,
             dev: anonymous_dev(),
             options,
             next_ino: AtomicU64::new(1),
-            inodes: AtomicU64::new(0),
-            metadata: AtomicU64::new(0),
+            used: Used::default(),
+            pool,
             names: Mutex::new(()),
         });
         let root = TmpInode::directory(
@@ -171,7 +229,7 @@ impl FileSystem for TmpFs {
         let bsize = u64::try_from(host.block_size()).unwrap_or(4096).max(1);
         let options = &self.shared.options;
         let size = options.size.map_or(host.blocks(), |size| size / bsize);
-        let used = self.shared.inodes.load(Ordering::Relaxed);
+        let used = self.shared.used.inodes.load(Ordering::Relaxed);
         Ok(StatFs {
             magic: MAGIC,
             bsize,

@@ -75,7 +75,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the program to its end. The calling process keeps its signals blocked afterwards.
 pub fn run(run: Run) -> Result<Outcome> {
     let mut timings = Timings::new(run.began);
-    let deadline = run.timeout.map(|t| Instant::now() + t);
+    // One that the clock cannot reach is none.
+    let deadline = run.timeout.and_then(|t| Instant::now().checked_add(t));
     let tsc = host::TscSample::take();
     let signals = host::block_signals().map_err(|e| Error::step("blocking signals", e))?;
     let network = run.start.network;
