@@ -48,6 +48,8 @@ pub fn main(options: &Options) -> Result<u8> {
     let filter = options.filter.clone().unwrap_or_default();
     let limit = options.string_limit.min(1 << 20);
     let recorder = Recorder::new(out, filter, limit, program, args, config.env.len());
-    let outcome = duet_sandbox::run(&config, Some(Arc::new(recorder)))?;
+    let recorder = Arc::new(recorder);
+    let outcome = duet_sandbox::run(&config, Some(recorder.clone()))?;
+    recorder.finish().context("writing the trace")?;
     Ok(outcome.exit_code)
 }

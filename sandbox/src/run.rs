@@ -241,16 +241,30 @@ fn supervise(
         sockets: Default::default(),
     });
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;
-    match brought {
-        Brought::Notified(_) => workers::start(kernel.clone())?,
+    let tracing = match brought {
+        Brought::Notified(_) => {
+            workers::start(kernel.clone())?;
+            None
+        }
         Brought::Traced {
             engine,
             pid,
             release,
-        } => workers::start_tracing(kernel.clone(), engine, pid, release)?,
-    }
+        } => Some(workers::start_tracing(
+            kernel.clone(),
+            engine,
+            pid,
+            release,
+        )?),
+    };
     let exit_code = match attend(init, &requests, terminal, deadline)? {
-        End::Status(status) => exit_code(status),
+        End::Status(status) => {
+            // An observer is to hear of all ends.
+            if tracing.is_some_and(|thread| thread.join().is_err()) {
+                log::error!("the tracing thread failed");
+            }
+            exit_code(status)
+        }
         End::TimedOut => TIMED_OUT,
     };
     Ok(Outcome { exit_code, kernel })

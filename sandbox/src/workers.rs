@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use duet_intercept::ptrace::Ptrace;
@@ -94,15 +94,13 @@ pub fn start(kernel: Arc<Kernel>) -> Result<()> {
         over: AtomicBool::new(false),
     });
     crew.add_leader()?;
-    spawn("duet-watcher", move || crew.watch())
+    spawn("duet-watcher", move || crew.watch()).map(drop)
 }
 
 /// Starts a named thread.
-pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let spawned = thread::Builder::new().name(name.into()).spawn(body);
-    spawned
-        .map(drop)
-        .map_err(|e| Error::Failed(format!("starting a thread: {e}")))
+    spawned.map_err(|e| Error::Failed(format!("starting a thread: {e}")))
 }
 
 impl Crew {
@@ -129,6 +127,7 @@ impl Crew {
                 crew.lead(&worker);
             }
         })
+        .map(drop)
     }
 
     /// False when no guest is left.
@@ -268,16 +267,17 @@ impl Crew {
 const MAX_SLOW: usize = 16;
 
 /// Serves the calls of an engine that has one thread: that thread serves most of them itself, without a
-/// hand-over, and gives those that may take long to others. Returns when `pid` is traced.
+/// hand-over, and gives those that may take long to others. Returns when `pid` is traced; the thread ends
+/// when it has heard of the end of the last one.
 pub fn start_tracing(
     kernel: Arc<Kernel>,
     engine: Arc<Ptrace>,
     pid: i32,
     release: OwnedFd,
-) -> Result<()> {
+) -> Result<JoinHandle<()>> {
     let (attached, wait) = sync_channel(1);
     let slow = Arc::new(SlowCalls::default());
-    spawn("duet-tracer", move || {
+    let thread = spawn("duet-tracer", move || {
         let result = engine.attach(pid);
         let traces = result.is_ok();
         drop(release);
@@ -298,7 +298,7 @@ pub fn start_tracing(
         slow.end();
     })?;
     match wait.recv() {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => Ok(thread),
         Ok(Err(e)) => Err(Error::step(
             "tracing the program (is ptrace allowed? see /proc/sys/kernel/yama/ptrace_scope)",
             e,

@@ -159,6 +159,12 @@ impl Recorder {
         }
     }
 
+    /// Writes what is still kept back. To be called when all has ended: threads of the engine may hold
+    /// the recorder for longer.
+    pub fn finish(&self) -> std::io::Result<()> {
+        self.state().out.flush()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,11 +191,7 @@ impl State {
         if self.broken {
             return;
         }
-        if let Err(e) = self
-            .out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush())
-        {
+        if let Err(e) = self.out.write_all(text.as_bytes()) {
             self.broken = true;
             log::error!("the trace cannot be written: {e}");
         }

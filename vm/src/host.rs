@@ -46,12 +46,6 @@ pub fn block_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)
 }
 
-/// Processors that this process may use.
-pub fn processors() -> u32 {
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
 /// A reading of the time-stamp counter, to measure its rate by.
 pub struct TscSample {
     ticks: u64,

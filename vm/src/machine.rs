@@ -64,6 +64,4 @@ pub trait Running: Send {
     fn wait(&mut self) -> Result<End>;
     /// Ends it at once, without asking the guest.
     fn stop(&mut self);
-    /// What the monitor counted, as names and values to print, in order.
-    fn statistics(&self) -> Vec<(String, String)>;
 }

@@ -23,22 +23,12 @@ use crate::vhost::FsDevice;
 /// The program.
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// What runs the guest's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accelerator {
-    /// The host's processors, by `/dev/kvm`.
-    Kvm,
-    /// QEMU's translator.
-    Tcg,
-}
-
 /// A machine that QEMU runs.
 pub struct Qemu {
     child: Child,
     ended: OwnedFd,
     /// What it writes to standard error.
     messages: File,
-    accelerator: Accelerator,
     stopped: bool,
     /// Where the socket of the root's device lies.
     _place: TempDir,
@@ -50,7 +40,7 @@ pub fn is_installed() -> bool {
 }
 
 /// Starts a machine.
-pub fn start(machine: Machine, accelerator: Accelerator) -> Result<Qemu> {
+pub fn start(machine: Machine) -> Result<Qemu> {
     let program = host::find_program(PROGRAM).ok_or_else(|| {
         Error::Failed(format!(
             "{PROGRAM} is not installed, and Duet's own monitor cannot run a kernel here (`duet doctor` \
@@ -63,7 +53,7 @@ pub fn start(machine: Machine, accelerator: Accelerator) -> Result<Qemu> {
         .map_err(|e| Error::step("starting QEMU", e))?
         .into();
     let mut command = Command::new(program);
-    command.args(arguments(&machine, &socket, accelerator));
+    command.args(arguments(&machine, &socket));
     let streams = machine.ports.iter().map(|p| p.stream.as_raw_fd());
     let mut passed: Vec<RawFd> = streams.collect();
     passed.extend([machine.serial.as_raw_fd(), machine.initramfs.as_raw_fd()]);
@@ -81,7 +71,6 @@ pub fn start(machine: Machine, accelerator: Accelerator) -> Result<Qemu> {
         child,
         ended,
         messages,
-        accelerator,
         stopped: false,
         _place: place,
     })
@@ -118,24 +107,16 @@ fn prepare(passed: &[RawFd], parent: nix::unistd::Pid) -> std::io::Result<()> {
 }
 
 /// QEMU's command line. `root`: the socket of the vhost-user device.
-fn arguments(machine: &Machine, root: &Path, accelerator: Accelerator) -> Vec<String> {
-    let accel = match accelerator {
-        Accelerator::Kvm => "kvm",
-        Accelerator::Tcg => "tcg,thread=multi,tb-size=256",
-    };
-    let clock = match accelerator {
-        // The kernel then needs no legacy timer, and its own clock comes from KVM.
-        Accelerator::Kvm => "pit=off,pic=off,rtc=off",
-        Accelerator::Tcg => "pit=on,pic=on,rtc=on",
-    };
+fn arguments(machine: &Machine, root: &Path) -> Vec<String> {
     let memory = machine.memory;
     let mut all: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| all.extend([format!("-{option}"), value]);
     add(
         "machine",
-        format!("microvm,acpi=on,{clock},isa-serial=on,x-option-roms=off,memory-backend=ram"),
+        "microvm,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,memory-backend=ram"
+            .into(),
     );
-    add("accel", accel.into());
+    add("accel", "tcg,thread=multi,tb-size=256".into());
     add("cpu", "max".into());
     add("smp", machine.cpus.to_string());
     add("m", format!("{}M", memory >> 20));
@@ -215,10 +196,7 @@ impl Qemu {
 
 impl Running for Qemu {
     fn describe(&self) -> String {
-        match self.accelerator {
-            Accelerator::Kvm => "QEMU (KVM)".into(),
-            Accelerator::Tcg => "QEMU (TCG: every instruction is translated)".into(),
-        }
+        "QEMU (TCG: every instruction is translated)".into()
     }
 
     fn ended(&self) -> BorrowedFd<'_> {
@@ -252,10 +230,6 @@ impl Running for Qemu {
         if let Err(e) = self.child.kill() {
             log::debug!("QEMU is gone: {e}");
         }
-    }
-
-    fn statistics(&self) -> Vec<(String, String)> {
-        Vec::new()
     }
 }
 

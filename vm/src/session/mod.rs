@@ -26,7 +26,7 @@ use crate::host::{self, TscSample};
 use crate::initramfs;
 use crate::kernel::Kernel;
 use crate::machine::{End, Machine, Port, ROOT_TAG, Running};
-use crate::qemu::{self, Accelerator};
+use crate::qemu;
 use console::Console;
 use events::{Event, Events};
 use streams::{Input, Output};
@@ -59,10 +59,6 @@ pub struct Run {
 pub struct Outcome {
     /// The program's own status; 128+N if signal N killed it; 124 if its time was up.
     pub exit_code: u8,
-    /// Which monitor ran the machine.
-    pub monitor: String,
-    /// What the monitor counted.
-    pub statistics: Vec<(String, String)>,
     /// How long each phase took.
     pub timings: Timings,
 }
@@ -92,16 +88,12 @@ pub fn run(run: Run) -> Result<Outcome> {
     let (control, stdin) = (port(CONTROL)?, port(STDIN)?);
     let (stdout, stderr) = (port(STDOUT)?, port(STDERR)?);
     let (serial, machines_serial) = pair()?;
-    let accelerator = accelerator();
     // A second processor costs start-up, and a translator gains little by it.
-    let cpus = run.cpus.unwrap_or(match accelerator {
-        Accelerator::Kvm => host::processors().min(4),
-        Accelerator::Tcg => 1,
-    });
+    let cpus = run.cpus.unwrap_or(1);
     let machine = Machine {
         kernel: run.kernel.image.clone(),
         initramfs,
-        command_line: command_line(&run.append, run.console, accelerator, &tsc),
+        command_line: command_line(&run.append, run.console, &tsc),
         cpus,
         memory: run.memory.next_multiple_of(2 << 20),
         root: run.root.clone(),
@@ -109,7 +101,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         serial: machines_serial,
         network,
     };
-    let machine = qemu::start(machine, accelerator)?;
+    let machine = qemu::start(machine)?;
     let monitor = machine.describe();
     log::info!(
         "{monitor} runs {} with {cpus} processor(s)",
@@ -147,19 +139,12 @@ pub fn run(run: Run) -> Result<Outcome> {
     session.timings.mark("machine stopped");
     Ok(Outcome {
         exit_code,
-        monitor,
-        statistics: session.machine.statistics(),
         timings: session.timings,
     })
 }
 
-/// Which accelerator QEMU is to use.
-fn accelerator() -> Accelerator {
-    Accelerator::Tcg
-}
-
 /// The kernel's command line: quick to start, quiet, and gone at once when the guest fails.
-fn command_line(append: &str, console: bool, by: Accelerator, tsc: &TscSample) -> String {
+fn command_line(append: &str, console: bool, tsc: &TscSample) -> String {
     let mut line = String::from("console=ttyS0 panic=-1 reboot=t ");
     line += match console {
         true => "earlyprintk=ttyS0 ",
@@ -169,10 +154,8 @@ fn command_line(append: &str, console: bool, by: Accelerator, tsc: &TscSample) -
     // one serial port; no work whose only end is to find faults of the kernel.
     line += "random.trust_cpu=on rcupdate.rcu_expedited=1 8250.nr_uarts=1 cryptomgr.notests \
              no_timer_check tsc=reliable audit=0 apparmor=0 raid=noautodetect";
-    if by == Accelerator::Tcg {
-        // The guest reads the host's counter, but on a busy host it finds its rate by no timer.
-        line += &format!(" tsc_early_khz={}", tsc.khz());
-    }
+    // The guest reads the host's counter, but on a busy host it finds its rate by no timer.
+    line += &format!(" tsc_early_khz={}", tsc.khz());
     if !append.is_empty() {
         line.push(' ');
         line += append;
