@@ -9,7 +9,7 @@ use duet_intercept::{ARCH_X86_64, Call, Ended, Observer, Tid};
 use duet_syscalls::table::{self, Family, Row, Type};
 
 use crate::decode::Decoder;
-use crate::{sets, structs};
+use crate::{sets, signals, structs};
 
 /// Which calls are shown.
 #[derive(Clone, Debug, Default)]
@@ -295,7 +295,7 @@ impl Observer for Recorder {
             )
         };
         let mut text = format!("--- {} ", sets::signal(info.si_signo.into()));
-        structs::siginfo(&mut text, &structs::Fields(bytes));
+        signals::siginfo(&mut text, &structs::Fields(bytes));
         text.push_str(" ---");
         self.state().line(tid, &text);
     }
