@@ -210,6 +210,29 @@ pub const EXHIBITS: &[Exhibit] = &[
         ],
         ..NONE
     },
+    Exhibit {
+        test: "terminals",
+        program: "tmux, vim, nano, script",
+        what: "terminals of one's own, job control by keys, window sizes, full-screen editors, recordings",
+        script: "terminals.sh",
+        needs: &["tmux", "vim", "nano", "script", "python3", "bash"],
+        shows: &[
+            "shown: ^status 130",
+            "second WORD",
+            "typed in nano",
+            "script 7",
+        ],
+        ..NONE
+    },
+    Exhibit {
+        test: "agents",
+        program: "ssh-agent, ssh-add",
+        what: "keys held by an agent, which looks at who its peer is",
+        script: "agents.sh",
+        needs: &["ssh-agent", "ssh-add", "ssh-keygen", "bash"],
+        shows: &["1", "agent", "socket 600", "gone 2"],
+        ..NONE
+    },
 ];
 
 /// `docs/compatibility.md`: the exhibits, each with its verdict. The tests hold both true: an exhibit that
