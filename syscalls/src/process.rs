@@ -131,6 +131,11 @@ impl Process {
         Errno::result(n).map(drop)
     }
 
+    /// Whether it has not been waited for yet, if it has ended.
+    fn exists(&self) -> bool {
+        self.signal(0) != Err(Errno::ESRCH)
+    }
+
     /// Whether it has not ended yet. It may be known for a moment after.
     fn is_alive(&self) -> bool {
         let mut p = libc::pollfd {
@@ -181,6 +186,10 @@ struct Entry {
 #[derive(Default)]
 struct Inner {
     threads: HashMap<i32, Entry>,
+    /// Processes that have ended: `/proc` shows them until they are waited for, of which nobody tells.
+    ended: Vec<Arc<Process>>,
+    /// How many of `ended` there may be before those that were waited for are looked for again.
+    sweep_at: usize,
 }
 
 /// All guest processes that have made an intercepted call.
@@ -282,13 +291,10 @@ impl ProcessTable {
 
     /// The process with this id in the sandbox's numbers, until it has been waited for.
     pub fn by_guest_pid(&self, pid: i32) -> Option<Arc<Process>> {
-        let is = |p: &Arc<Process>| p.guest_pid() == pid;
-        // The end of a known one may not have been noted yet, and one that has ended and is not waited
-        // for is forgotten as soon as it is entered: what was entered is looked at, not the table.
-        let known = self.all().into_iter().find(is);
-        known
-            .or_else(|| self.enter_all().into_iter().find(is))
-            .filter(|p| p.signal(0).is_ok())
+        let is = |p: &Arc<Process>| p.guest_pid() == pid && p.exists();
+        let ended = || self.inner.lock().ended.clone().into_iter();
+        let known = self.all().into_iter().chain(ended()).find(is);
+        known.or_else(|| self.enter_all().into_iter().find(is))
     }
 
     /// Enters every process of the sandbox that has made no call yet; returns those.
@@ -464,7 +470,8 @@ impl ProcessTable {
 
     /// Enters a child that is not known yet, and returns it.
     fn enter_child(&self, child: i32) -> Option<Arc<Process>> {
-        if self.by_host_pid(child).is_some() {
+        let has_ended = |p: &Arc<Process>| p.tgid == child && p.exists();
+        if self.by_host_pid(child).is_some() || self.inner.lock().ended.iter().any(has_ended) {
             return None;
         }
         self.enter(child)
@@ -499,6 +506,12 @@ impl ProcessTable {
         inner
             .threads
             .retain(|_, e| !Arc::ptr_eq(&e.process, &process));
+        inner.ended.push(process.clone());
+        if inner.ended.len() > inner.sweep_at {
+            const LEAST: usize = 16;
+            inner.ended.retain(|p| p.exists());
+            inner.sweep_at = 2 * inner.ended.len() + LEAST;
+        }
         drop(inner);
         let creds = process.state().creds.clone();
         let peer = Peer {

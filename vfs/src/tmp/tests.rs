@@ -58,7 +58,7 @@ fn contents_are_made_late_and_removed_with_the_last_link() {
 fn memory_is_bounded() {
     let (_store, fs) = fs(TmpOptions {
         inodes: 4,
-        metadata: 1000,
+        metadata: 1200,
         size: Some(1 << 20),
         ..TmpOptions::default()
     });
@@ -91,6 +91,33 @@ fn memory_is_bounded() {
         ..SetAttr::default()
     };
     assert_eq!(file.set_attr(&size), Err(Errno::ENOSPC));
+}
+
+#[test]
+fn no_number_of_trees_or_of_renames_takes_more() {
+    let (_store, first) = fs(TmpOptions {
+        inodes: 6,
+        metadata: 1000,
+        ..TmpOptions::default()
+    });
+    // The two roots are inodes too.
+    let second = first.beside(TmpOptions::default()).unwrap();
+    let link =
+        |fs: &TmpFs, name: &[u8]| fs.root().symlink(name, &[b'x'; 300], new(0o777)).map(drop);
+    link(&first, b"a").unwrap();
+    link(&second, b"a").unwrap();
+    assert_eq!(link(&second, b"b"), Err(Errno::ENOSPC));
+    let root = first.root();
+    let long = [b'n'; 255];
+    assert_eq!(root.rename(b"a", &root, &long, 0), Err(Errno::ENOSPC));
+    assert!(root.lookup(b"a", &NoCaller).is_ok());
+    drop(second);
+    root.rename(b"a", &root, &long, 0).unwrap();
+    for n in [b"b", b"c", b"d", b"e"] {
+        root.create(n, new(0o600)).map(drop).unwrap_or_else(|e| {
+            assert_eq!((e, n), (Errno::ENOSPC, b"e"));
+        });
+    }
 }
 
 #[test]
