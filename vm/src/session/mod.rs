@@ -65,6 +65,8 @@ pub struct Outcome {
 
 /// What timeout(1) exits with when the time is up.
 const TIMED_OUT: u8 = 124;
+/// How long the guest's kernel may take to start the agent: many times what it takes on a busy host.
+const BOOT: Duration = Duration::from_secs(60);
 /// How long a message to the guest may take to be accepted. It is read at once by an agent that works.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -127,6 +129,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         events,
         timings,
         deadline,
+        boot_deadline: Instant::now() + BOOT,
         raw: None,
         phase: Phase::Boots,
         open_outputs: 0,
@@ -184,6 +187,7 @@ struct Session {
     events: Events,
     timings: Timings,
     deadline: Option<Instant>,
+    boot_deadline: Instant,
     raw: Option<Raw>,
     phase: Phase,
     /// Streams to the host that have not come to their end.
@@ -200,10 +204,21 @@ impl Session {
                 self.machine.wait()?;
                 return Ok(exit_code(status));
             }
-            let Some(event) = self.events.next(self.deadline) else {
-                log::warn!("the time is up; the machine is stopped");
+            let boot = (self.phase == Phase::Boots).then_some(self.boot_deadline);
+            let Some(event) = self
+                .events
+                .next(self.deadline.into_iter().chain(boot).min())
+            else {
                 self.machine.stop();
-                return Ok(TIMED_OUT);
+                if self.deadline.is_some_and(|d| d <= Instant::now()) {
+                    log::warn!("the time is up; the machine is stopped");
+                    return Ok(TIMED_OUT);
+                }
+                return Err(Error::Failed(format!(
+                    "the guest's kernel has not started the agent within {} s{}",
+                    BOOT.as_secs(),
+                    self.console.last()
+                )));
             };
             match event {
                 Event::Guest(FromGuest::Started) if self.phase == Phase::Told => {
