@@ -63,7 +63,7 @@ async def loops():
     show(sorted(await asyncio.gather(*map(ask, range(100))))[-1]); server.close()
     unix = await asyncio.start_unix_server(serve, "unix.sock"); r, w = await asyncio.open_unix_connection("unix.sock"); w.write(b"unix\n"); show(await r.read()); w.close(); unix.close()
     loop = asyncio.get_running_loop(); got = loop.create_future(); loop.add_signal_handler(signal.SIGUSR1, got.set_result, "signal"); os.kill(os.getpid(), signal.SIGUSR1); show(await got)
-    show(await asyncio.to_thread(os.path.getsize, "/etc/passwd") > 0, await asyncio.gather(*(asyncio.create_subprocess_exec("true") for _ in range(10))) and "many")
+    show(await asyncio.to_thread(os.path.getsize, "/etc/passwd") > 0, [await p.wait() for p in await asyncio.gather(*(asyncio.create_subprocess_exec("true") for _ in range(10)))])
 
 def square(n): return n * n
 def fill(name): s = shared_memory.SharedMemory(name); s.buf[:4] = b"done"; s.close()
