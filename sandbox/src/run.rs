@@ -226,6 +226,7 @@ fn supervise(
         counters: Counters::default(),
         singletons,
         tmpfs,
+        watches: Default::default(),
         memory_limit: config.limits.memory,
         stub_id: BackingId {
             dev: stub_stat.st_dev,

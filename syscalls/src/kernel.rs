@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use duet_intercept::Engine;
 use duet_vfs::tmp::TmpFs;
@@ -124,6 +124,8 @@ pub struct Kernel {
     pub singletons: HashMap<Vec<u8>, Arc<dyn FileSystem>>,
     /// What the guest mounts as tmpfs is made beside this one.
     pub tmpfs: Arc<TmpFs>,
+    /// Whether the guest has ever watched a file (inotify(7)).
+    pub watches: AtomicBool,
     /// Bytes of memory that the sandbox is held to.
     pub memory_limit: Option<u64>,
     /// The start-up stub, a sealed memfd.

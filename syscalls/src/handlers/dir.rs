@@ -1,6 +1,7 @@
 //! Reading directories, and watching them.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use duet_vfs::types::{DirEntry, Errno, FileType, Result};
 use duet_vfs::walk::{Location, Lookup};
@@ -113,6 +114,7 @@ pub(super) fn inotify_add_watch(t: &Task) -> Result<Reply> {
     let host_path = std::ffi::CString::new(format!("/proc/self/fd/{}", host.as_raw_fd()))
         .map_err(|_| Errno::EINVAL)?;
     let mask = mask & !libc::IN_DONT_FOLLOW;
+    t.kernel.watches.store(true, Ordering::Relaxed);
     // SAFETY: a C string of ours, and integers.
     let n = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), host_path.as_ptr(), mask) };
     Errno::result(n).map(|wd| Reply::Value(i64::from(wd)))

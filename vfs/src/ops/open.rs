@@ -27,8 +27,8 @@ pub struct OpenHow {
 pub enum Opened {
     /// The descriptor for the guest.
     File(OwnedFd),
-    /// The same, of a FIFO or a device: whoever looks at its other end sees whether anybody holds it, so
-    /// the guest is to be the only one before it goes on.
+    /// The same, of a FIFO: whoever has its other end sees whether anybody holds it, so the guest is to be
+    /// the only one before it goes on.
     End(OwnedFd),
     /// Would block (a FIFO without `O_NONBLOCK`): call [`Vfs::open_blocking`] with these on a thread
     /// that may wait.
@@ -134,7 +134,7 @@ impl Vfs {
         }
         let fd = self.open_inode(cx, loc, flags)?;
         match loc.kind() {
-            FileType::Fifo | FileType::CharDevice => Ok(Opened::End(fd)),
+            FileType::Fifo => Ok(Opened::End(fd)),
             _ => Ok(Opened::File(fd)),
         }
     }
