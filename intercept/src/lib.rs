@@ -34,6 +34,7 @@
 pub mod mem;
 pub mod notify;
 mod observer;
+mod placement;
 pub mod ptrace;
 pub mod seccomp;
 

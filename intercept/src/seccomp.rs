@@ -13,11 +13,13 @@ use nix::unistd::Pid;
 
 use crate::notify::{self, AddFd, Response};
 use crate::observer::ERESTARTSYS;
+use crate::placement::{self, Placement};
 use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
 
 /// The listener of one sandbox's filter.
 pub struct Seccomp {
     listener: OwnedFd,
+    placement: Placement,
 }
 
 impl Seccomp {
@@ -26,7 +28,10 @@ impl Seccomp {
         if !notify::set_sync_wake_up(listener.as_fd()) {
             log::info!("no synchronous wake-up (Linux 6.6): intercepted calls will be slower");
         }
-        Seccomp { listener }
+        Seccomp {
+            listener,
+            placement: Placement::default(),
+        }
     }
 }
 
@@ -40,6 +45,7 @@ impl Engine for Seccomp {
         loop {
             match notify::receive(self.listener.as_fd()) {
                 Ok(n) => {
+                    placement::received_from(Tid(n.pid as i32));
                     return Ok(Some(Call {
                         id: n.id,
                         tid: Tid(n.pid as i32),
@@ -85,7 +91,7 @@ impl Engine for Seccomp {
             newfd: at.unwrap_or(0) as u32,
             newfd_flags: cloexec_flag(cloexec),
         };
-        notify::add_fd(self.listener.as_fd(), request).map_err(gone)
+        self.add_fd(call, request)
     }
 
     fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()> {
@@ -96,9 +102,7 @@ impl Engine for Seccomp {
             newfd: 0,
             newfd_flags: cloexec_flag(cloexec),
         };
-        notify::add_fd(self.listener.as_fd(), request)
-            .map(drop)
-            .map_err(gone)
+        self.add_fd(call, request).map(drop)
     }
 
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
@@ -126,6 +130,11 @@ impl Engine for Seccomp {
 }
 
 impl Seccomp {
+    fn add_fd(&self, call: &Call, request: AddFd) -> Result<RawFd> {
+        let add = || notify::add_fd(self.listener.as_fd(), request);
+        self.placement.exchange(call.tid, add).map_err(gone)
+    }
+
     /// Whether every thread under the filter is gone.
     fn hung_up(&self) -> bool {
         let mut p = libc::pollfd {
