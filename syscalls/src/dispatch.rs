@@ -8,8 +8,14 @@ use std::os::fd::AsFd;
 
 use crate::handlers;
 use crate::kernel::Kernel;
-use crate::table::{self, Verdict};
+use crate::table::{self, Verdict, places::Place};
 use crate::task::{Reply, Task};
+
+/// What answers refused calls.
+pub(crate) const REFUSES: Place = Place {
+    file: file!(),
+    function: "refuse",
+};
 
 /// Bit of call numbers of the x32 interface.
 const X32_BIT: u32 = 0x4000_0000;

@@ -8,6 +8,7 @@
 //! memory of the thread that it is told of, and calls nobody else's code under it.
 
 pub mod decode;
+mod rare_sets;
 pub mod recorder;
 pub mod sets;
 pub mod signals;

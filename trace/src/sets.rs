@@ -12,6 +12,7 @@ macro_rules! names {
     (@ $name:ident) => { libc::$name as u32 as u64 };
     (@ $name:ident $value:expr) => { $value };
 }
+pub(crate) use names;
 
 /// The constants of a set; empty if they are shown as numbers.
 pub fn of(set: Set) -> &'static [Named] {
@@ -466,7 +467,7 @@ pub fn of(set: Set) -> &'static [Named] {
             __WCLONE = 0x8000_0000
         ],
         Set::XATTR => names![XATTR_CREATE, XATTR_REPLACE],
-        _ => &[],
+        _ => crate::rare_sets::of(set),
     }
 }
 
@@ -505,6 +506,8 @@ pub const IPV6: &[Named] = names![
     IPV6_RECVPKTINFO,
     IPV6_RECVERR = 25
 ];
+/// How a file is opened: the low bits of the flags of open(2).
+pub const ACCESS_MODES: &[Named] = names![O_RDONLY, O_WRONLY, O_RDWR];
 /// Events of poll(2).
 pub const POLL: &[Named] = names![
     POLLIN, POLLPRI, POLLOUT, POLLRDNORM, POLLRDBAND, POLLWRNORM, POLLWRBAND, POLLERR, POLLHUP,

@@ -12,15 +12,21 @@ const KEEP: u32 = u32::MAX;
 /// `NGROUPS_MAX`.
 const MAX_GROUPS: usize = 65536;
 
-macro_rules! getters {
-    ($($name:ident => $field:ident),*) => {
-        $(pub(super) fn $name(t: &Task) -> Result<Reply> {
-            Ok(Reply::Value(i64::from(t.state.creds.$field)))
-        })*
-    };
+pub(super) fn getuid(t: &Task) -> Result<Reply> {
+    Ok(Reply::Value(t.state.creds.uid.into()))
 }
 
-getters! { getuid => uid, geteuid => euid, getgid => gid, getegid => egid }
+pub(super) fn geteuid(t: &Task) -> Result<Reply> {
+    Ok(Reply::Value(t.state.creds.euid.into()))
+}
+
+pub(super) fn getgid(t: &Task) -> Result<Reply> {
+    Ok(Reply::Value(t.state.creds.gid.into()))
+}
+
+pub(super) fn getegid(t: &Task) -> Result<Reply> {
+    Ok(Reply::Value(t.state.creds.egid.into()))
+}
 
 fn set(t: &Task, creds: Creds) -> Result<Reply> {
     if creds != *t.state.creds {

@@ -18,14 +18,28 @@ use std::sync::OnceLock;
 
 use duet_vfs::types::Result;
 
-use crate::table;
+use crate::table::{self, places::Place};
 use crate::task::{Reply, Task};
 
 /// Serves one call.
 pub type Handler = fn(&Task) -> Result<Reply>;
 
-/// Every handler, by the name of its call.
-const HANDLERS: &[(&str, Handler)] = &[
+/// Handlers with the names of their calls, and where each stands.
+macro_rules! handlers {
+    ($(($call:literal, $module:ident::$function:ident),)*) => {
+        /// Every handler, by the name of its call.
+        const HANDLERS: &[(&str, Handler, Place)] = &[$((
+            $call,
+            $module::$function,
+            Place {
+                file: concat!("syscalls/src/handlers/", stringify!($module), ".rs"),
+                function: stringify!($function),
+            },
+        )),*];
+    };
+}
+
+handlers! {
     ("open", open::open),
     ("openat", open::openat),
     ("openat2", open::openat2),
@@ -135,14 +149,14 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("setrlimit", system::setrlimit),
     ("prlimit64", system::prlimit64),
     ("seccomp", cred::seccomp),
-];
+}
 
 /// The handler of call `nr`, if one serves it.
 pub fn of(nr: u32) -> Option<Handler> {
     static BY_NUMBER: OnceLock<Vec<Option<Handler>>> = OnceLock::new();
     let by_number = BY_NUMBER.get_or_init(|| {
         let mut all = vec![None; 512];
-        for (name, handler) in HANDLERS {
+        for (name, handler, _) in HANDLERS {
             if let Some(row) = table::by_name(name)
                 && let Some(slot) = all.get_mut(row.nr as usize)
             {
@@ -152,6 +166,12 @@ pub fn of(nr: u32) -> Option<Handler> {
         all
     });
     by_number.get(nr as usize).copied().flatten()
+}
+
+/// Where the handler of call `name` stands, if one serves it.
+pub fn place_of(name: &str) -> Option<Place> {
+    let handler = HANDLERS.iter().find(|(call, ..)| *call == name);
+    handler.map(|(_, _, place)| *place)
 }
 
 #[cfg(test)]
@@ -176,7 +196,7 @@ mod tests {
             .filter(|r| emulated(&r.disposition))
             .map(|r| r.name)
             .collect();
-        let handlers: BTreeSet<&str> = HANDLERS.iter().map(|(name, _)| *name).collect();
+        let handlers: BTreeSet<&str> = HANDLERS.iter().map(|(name, ..)| *name).collect();
         assert_eq!(handlers.len(), HANDLERS.len(), "a handler stands twice");
         assert_eq!(handlers, table);
     }

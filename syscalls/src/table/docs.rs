@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Arg, Dir, Disposition, Family, Len, Ret, Row, Rule, Struct, Type, rows};
+use super::{Arg, Dir, Disposition, Family, Len, Ret, Row, Rule, Struct, Type, Verdict, rows};
 
 /// How many calls of the table are treated in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,46 @@ impl Row {
                     self.words(no)
                 )
             }
+        }
+    }
+
+    /// Calls `f` with each outcome that it can have, and the condition for it (none: always).
+    pub(super) fn each_outcome(&self, f: &mut dyn FnMut(Verdict, Option<String>)) {
+        self.outcomes(&self.disposition, &mut Vec::new(), f);
+    }
+
+    fn outcomes(
+        &self,
+        disposition: &Disposition,
+        conditions: &mut Vec<String>,
+        f: &mut dyn FnMut(Verdict, Option<String>),
+    ) {
+        let verdict = match disposition {
+            Disposition::Native => Verdict::Native,
+            Disposition::Emulated => Verdict::Emulated,
+            Disposition::Refused(errno) => Verdict::Refused(*errno),
+            Disposition::When(rule, yes, no) => {
+                conditions.push(self.condition(rule));
+                self.outcomes(yes, conditions, f);
+                conditions.pop();
+                conditions.push(self.contrary(rule));
+                self.outcomes(no, conditions, f);
+                conditions.pop();
+                return;
+            }
+        };
+        let all = (!conditions.is_empty()).then(|| conditions.join(" and "));
+        f(verdict, all);
+    }
+
+    /// That a rule does not hold.
+    fn contrary(&self, rule: &Rule) -> String {
+        let arg = self.arg_name(rule.arg());
+        match rule {
+            Rule::In(..) | Rule::Zero(_) | Rule::Null(_) => {
+                self.condition(rule).replacen(" is ", " is not ", 1)
+            }
+            Rule::AnyBit(_, bits, _) => format!("{arg} has none of {bits}"),
         }
     }
 
@@ -158,15 +198,20 @@ const INTRODUCTION: &str = "\
 
 Every system call of x86-64 Linux up to 6.18, and what the layer does with it. This page is made from the
 table in `syscalls/src/table/`; to renew it, run `DUET_RENEW_DOCS=1 cargo test -p duet-syscalls table`.
+`duet syscalls openat` shows more of one call: each argument, the names of its flags, and the errors that it
+can give.
 
 - **native**: the kernel runs it, unseen by Duet, as it touches only the caller's own memory, time, or
   descriptors that it already holds.
 - **emulated**: Duet's supervisor answers it, as it names a path, an identity, a process outside itself,
-  an address, or a property of the machine.
+  an address, or a property of the machine. The function named does it, in `syscalls/src/handlers/`.
 - **refused**: it fails with the errno given, and is counted and reported at exit. Numbers that are not
   listed, and calls of other architectures (i386, x32), are refused with `ENOSYS`.
 
 ";
+
+/// Where the handlers stand.
+const HANDLERS: &str = "syscalls/src/handlers/";
 
 /// The page `docs/syscalls.md`.
 pub fn markdown() -> String {
@@ -194,7 +239,7 @@ pub fn markdown() -> String {
     for family in Family::ALL {
         let _ = writeln!(
             page,
-            "\n## {}\n\n| nr | call | what Duet does | |\n|--:|---|---|---|",
+            "\n## {}\n\n| nr | call | what it is for | what Duet does |\n|--:|---|---|---|",
             family.name()
         );
         for row in rows().iter().filter(|row| row.family == family) {
@@ -203,10 +248,28 @@ pub fn markdown() -> String {
                 page,
                 "| {} | `{signature}` | {} | {} |",
                 row.nr,
-                row.treatment(),
-                row.note
+                row.sense,
+                row.in_duet()
             );
         }
     }
     page
+}
+
+impl Row {
+    /// What Duet does with it, by which handler, and why.
+    fn in_duet(&self) -> String {
+        let mut text = self.treatment();
+        let handlers = self.places().into_iter().filter_map(|place| {
+            let file = place.file.strip_prefix(HANDLERS)?;
+            Some(format!("`{}`, {file}", place.function))
+        });
+        for handler in handlers {
+            let _ = write!(text, " ({handler})");
+        }
+        if !self.note.is_empty() {
+            let _ = write!(text, ". {}", self.note);
+        }
+        text
+    }
 }

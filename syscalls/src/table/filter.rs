@@ -15,7 +15,14 @@ use libc::{
     SECCOMP_RET_ALLOW, seccomp_data, sock_filter,
 };
 
+use super::places::Place;
 use super::{AUDIT_ARCH_X86_64, Disposition, Row, Rule};
+
+/// What lets native calls through.
+pub(super) const PLACE: Place = Place {
+    file: file!(),
+    function: "program",
+};
 
 /// What the filter of a sandbox must know beside the table.
 #[derive(Clone, Copy, Debug)]

@@ -9,15 +9,23 @@
 //! - **refused** – an honest errno, counted and reported, never a kill.
 //!
 //! Rows stand in `rows_*.rs` by number, one line each:
-//! `number name(argument: type, …) -> result, family, disposition, "note";`.
+//! `number name(argument: type, …) -> result, family, disposition, "note";`. What a call is for, and the
+//! errors that do not follow from its arguments, stand in `senses_*.rs` in the same order; a row without
+//! does not compile.
 
 mod disposition;
 pub mod docs;
 pub mod filter;
+pub mod places;
+mod prototype;
 mod rows_000;
 mod rows_128;
 mod rows_256;
 mod rows_424;
+mod senses;
+mod senses_000;
+mod senses_128;
+mod senses_256;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -57,6 +65,8 @@ macro_rules! calls {
             family: Family::$family,
             disposition: $disposition,
             note: concat!($($note)?),
+            sense: "",
+            own_errors: &[],
         }),*];
     };
 }
@@ -68,6 +78,9 @@ const PARTS: [&[Row]; 4] = [
     rows_256::ROWS,
     rows_424::ROWS,
 ];
+
+/// The senses, in the order of the rows.
+const SENSES: [&[senses::Sense]; 3] = [senses_000::SENSES, senses_128::SENSES, senses_256::SENSES];
 
 const COUNT: usize = {
     let (mut count, mut part) = (0, 0);
@@ -95,6 +108,23 @@ static TABLE: [Row; COUNT] = {
         }
         part += 1;
     }
+    (at, part) = (0, 0);
+    while part < SENSES.len() {
+        let mut i = 0;
+        while i < SENSES[part].len() {
+            let sense = SENSES[part][i];
+            assert!(
+                senses::same(sense.name, table[at].name),
+                "senses stand in the order of the rows"
+            );
+            table[at].sense = sense.text;
+            table[at].own_errors = sense.errors;
+            at += 1;
+            i += 1;
+        }
+        part += 1;
+    }
+    assert!(at == COUNT, "every row has a sense");
     table
 };
 

@@ -114,7 +114,7 @@ calls! {
     236 vserver() -> Value, System, Refused(ENOSYS), "Linux never had it.";
     237 mbind(addr: Addr, len: Size, mode: One(MPOL), nodemask: inputs(NodeMask, Count(4)), maxnode: Size, flags: Flags(MPOLMF)) -> Zero, Memory, Native;
     238 set_mempolicy(mode: One(MPOL), nodemask: inputs(NodeMask, Count(2)), maxnode: Size) -> Zero, Memory, Native;
-    239 get_mempolicy(mode: output(I32), nodemask: outputs(NodeMask, Count(2)), maxnode: Size, addr: Addr, flags: Flags(MPOL)) -> Zero, Memory, Native;
+    239 get_mempolicy(mode: output(I32), nodemask: outputs(NodeMask, Count(2)), maxnode: Size, addr: Addr, flags: Flags(MPOLF)) -> Zero, Memory, Native;
     240 mq_open(name: Str, oflag: Flags(OPEN), mode: Mode, attr: input(MqAttr)) -> Fd, Ipc, Native, "The sandbox has its own IPC namespace.";
     241 mq_unlink(name: Str) -> Zero, Ipc, Native, "The sandbox has its own IPC namespace.";
     242 mq_timedsend(mqdes: Fd, msg_ptr: inputs(Bytes, Sized(2)), msg_len: Size, msg_prio: UInt, abs_timeout: input(Timespec)) -> Zero, Ipc, Native;

@@ -67,7 +67,7 @@ calls! {
     317 seccomp(op: One(SECCOMPOP), flags: Flags(SECCOMPFLAG), args: Word) -> Value, Process, Emulated, "Needs no_new_privs or a virtual CAP_SYS_ADMIN; a filter of the guest stacks on Duet's; the kernel refuses it a second listener.";
     318 getrandom(buf: outputs(Bytes, Sized(1)), buflen: Size, flags: Flags(GRND)) -> Bytes, System, Native;
     319 memfd_create(name: Str, flags: Flags(MFD)) -> Fd, Memory, Native;
-    320 kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Size, cmdline: inputs(Bytes, Sized(2)), flags: Flags(KEXEC)) -> Zero, System, Refused(EPERM), "It is for root on the host.";
+    320 kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Size, cmdline: inputs(Bytes, Sized(2)), flags: Flags(KEXECFILE)) -> Zero, System, Refused(EPERM), "It is for root on the host.";
     321 bpf(cmd: One(BPF), attr: inouts(BpfAttr, Sized(2)), size: UInt) -> Value, System, Refused(EPERM), "It reaches into the host's kernel.";
     322 execveat(dirfd: DirFd, path: Path, argv: StrArray, envp: StrArray, flags: Flags(AT)) -> Zero, Process, Emulated, "The program is found and checked in the sandbox's tree and loaded by Duet's own loader.";
     323 userfaultfd(flags: Flags(UFFD)) -> Fd, Memory, Refused(EPERM), "It could hold up the supervisor's reads of guest memory.";

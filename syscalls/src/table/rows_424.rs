@@ -24,7 +24,7 @@ calls! {
     442 mount_setattr(dirfd: DirFd, path: Path, flags: Flags(AT), attr: inputs(MountAttr, Sized(4)), size: Size) -> Zero, File, Refused(EPERM), "The sandbox's mount tree is not the kernel's.";
     443 quotactl_fd(fd: Fd, op: One(QUOTA), id: Int, addr: Addr) -> Zero, System, Refused(EPERM), "Quotas are the host's.";
     444 landlock_create_ruleset(attr: inputs(LandlockAttr, Sized(1)), size: Size, flags: Flags(LANDLOCK)) -> Fd, Credentials, Refused(ENOSYS), "Its rules name host files, which the guest never holds.";
-    445 landlock_add_rule(ruleset_fd: Fd, rule_type: One(LANDLOCK), rule_attr: Addr, flags: UInt) -> Zero, Credentials, Refused(ENOSYS), "Its rules name host files, which the guest never holds.";
+    445 landlock_add_rule(ruleset_fd: Fd, rule_type: One(LANDLOCKRULE), rule_attr: Addr, flags: UInt) -> Zero, Credentials, Refused(ENOSYS), "Its rules name host files, which the guest never holds.";
     446 landlock_restrict_self(ruleset_fd: Fd, flags: Flags(LANDLOCK)) -> Zero, Credentials, Refused(ENOSYS), "Its rules name host files, which the guest never holds.";
     447 memfd_secret(flags: Flags(MFD)) -> Fd, Memory, Refused(ENOSYS), "The supervisor could not read arguments that lie in such memory.";
     448 process_mrelease(pidfd: Fd, flags: UInt) -> Zero, Memory, Native;

@@ -164,6 +164,68 @@ fn rows_are_well_formed() {
 }
 
 #[test]
+fn senses_and_errors_are_well_formed() {
+    let mut seen = HashMap::new();
+    for row in rows() {
+        let sense = row.sense;
+        assert!(
+            sense.starts_with(char::is_uppercase) && sense.ends_with('.') && sense.len() < 120,
+            "{}: {sense}",
+            row.name
+        );
+        if let Some(other) = seen.insert(sense, row.name) {
+            // Names that Linux keeps for what never came share theirs.
+            assert!(
+                matches!(row.disposition, Disposition::Refused(_)),
+                "{other} and {} have one sense",
+                row.name
+            );
+        }
+        let errors = row.errors();
+        for (errno, when) in &errors {
+            assert!(!when.is_empty(), "{}: {errno}", row.name);
+            assert_eq!(
+                errors.iter().filter(|(e, _)| e == errno).count(),
+                1,
+                "{}: {errno} is there twice",
+                row.name
+            );
+        }
+        if let Disposition::Refused(errno) = row.disposition {
+            assert_eq!(errors, [(errno, "always".to_owned())], "{}", row.name);
+            assert!(row.own_errors.is_empty(), "{} never gets there", row.name);
+        }
+    }
+}
+
+#[test]
+fn errors_follow_from_arguments_and_conditions() {
+    let when = |name: &str, errno: Errno| {
+        let errors = by_name(name).expect(name).errors();
+        let found = errors.into_iter().find(|(e, _)| *e == errno);
+        found.map(|(_, when)| when)
+    };
+    assert_eq!(
+        when("renameat", Errno::ENOENT).as_deref(),
+        Some("oldpath or newpath leads nowhere, or is empty")
+    );
+    assert_eq!(
+        when("close", Errno::EBADF).as_deref(),
+        Some("fd is not open")
+    );
+    assert_eq!(
+        when("clone", Errno::EPERM).as_deref(),
+        Some("flags has any of CLONE_NEW*")
+    );
+    assert_eq!(
+        when("socket", Errno::EAFNOSUPPORT).as_deref(),
+        Some("domain is not AF_UNIX, AF_INET, AF_INET6 or AF_NETLINK")
+    );
+    assert_eq!(when("getpid", Errno::EFAULT), None);
+    assert_eq!(when("munmap", Errno::EFAULT), None);
+}
+
+#[test]
 fn a_native_call_takes_no_path() {
     for row in rows() {
         if row

@@ -1,5 +1,7 @@
 //! What a row of the table says about a call: its arguments, its result, its family.
 
+use nix::errno::Errno;
+
 use super::disposition::Disposition;
 
 /// One system call.
@@ -20,6 +22,11 @@ pub struct Row {
     /// One sentence for the reader: what Duet does, or why it refuses. Empty where a native call has
     /// nothing to explain.
     pub note: &'static str,
+    /// One sentence: what the call is for.
+    pub sense: &'static str,
+    /// Errors beside those that follow from its arguments, with the case in which each comes (empty: the
+    /// usual one).
+    pub own_errors: &'static [(Errno, &'static str)],
 }
 
 /// One argument of a call.
@@ -309,8 +316,10 @@ c_names! {
         ITIMER = "ITIMER_*",
         KCMP = "KCMP_*",
         KEXEC = "KEXEC_*",
+        KEXECFILE = "KEXEC_FILE_*",
         KEYCTL = "KEYCTL_*",
         LANDLOCK = "LANDLOCK_*",
+        LANDLOCKRULE = "LANDLOCK_RULE_*",
         LOCK = "LOCK_*",
         LSMATTR = "LSM_ATTR_*",
         MADV = "MADV_*",
@@ -323,6 +332,7 @@ c_names! {
         MOUNT = "MS_* (mount)",
         MOVEMOUNT = "MOVE_MOUNT_*",
         MPOL = "MPOL_*",
+        MPOLF = "MPOL_F_*",
         MPOLMF = "MPOL_MF_*",
         MREMAP = "MREMAP_*",
         MSG = "MSG_*",
