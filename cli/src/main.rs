@@ -14,7 +14,7 @@ mod trace;
 
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Runs a Linux program in a compatibility layer of its own.
 #[derive(Parser)]
@@ -23,6 +23,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
   duet run ./prog arg             run a static program in an empty tree
   duet run --rootfs tree sh       a shell in a tree; what it writes is thrown away
   duet run --host-root ls /       any installed program, on the host's tree, read-only
+  duet trace --host-root ls /     every call of it, as strace shows them
   duet syscalls openat            what Duet does with a system call
   duet doctor                     what this host offers, and what to enable")]
 struct Cli {
@@ -39,7 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a program in a sandbox
-    Run(Box<run::Options>),
+    Run(Box<run::Run>),
     /// Run a program in the layer and show every system call, as strace does
     Trace(Box<trace::Options>),
     /// Show what Duet does with each system call, or explain one
@@ -61,8 +62,14 @@ enum Command {
 /// What Duet's own failure exits with.
 const FAILURE: u8 = 125;
 
+/// The command line. `duet trace` has strace's letters where it has its options.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("trace", |trace| trace.mut_arg("env", |env| env.short('E')))
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches();
+    let cli = match parsed.and_then(|mut m| Cli::from_arg_matches_mut(&mut m)) {
         Ok(cli) => cli,
         Err(e) => {
             if let Err(e) = e.print() {
@@ -90,8 +97,8 @@ fn main() -> ExitCode {
         Command::Kernel(options) => kernel::main(&options),
         Command::Doctor(options) => doctor::main(&options),
         Command::Demo => demo::main(),
-        Command::Manual => manual::manual(Cli::command()),
-        Command::Completions(options) => manual::completions(&options, Cli::command()),
+        Command::Manual => manual::manual(command()),
+        Command::Completions(options) => manual::completions(&options, command()),
     };
     match result {
         Ok(code) => ExitCode::from(code),

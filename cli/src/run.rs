@@ -15,6 +15,23 @@ use crate::report;
 
 /// Options of `duet run`.
 #[derive(Args)]
+#[group(id = "run-options")]
+pub struct Run {
+    /// What brings the program's calls to Duet
+    #[arg(long, value_enum, default_value_t = EngineOption::Seccomp)]
+    engine: EngineOption,
+    /// At the end, print what was called: native, emulated, refused. Native calls are slower then
+    #[arg(long)]
+    report: bool,
+    /// With --report: one JSON object instead of a table
+    #[arg(long, requires = "report")]
+    json: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Options of all that run a program.
+#[derive(Args)]
 pub struct Options {
     /// Where to run it: in the compatibility layer, or in a virtual machine with a kernel of its own
     #[arg(long, value_enum, default_value_t = Mode::Layer)]
@@ -84,15 +101,6 @@ pub struct Options {
     /// Kill everything after this time and exit with 124: seconds, or a time like 1m30s
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     timeout: Option<Duration>,
-    /// What brings the program's calls to Duet
-    #[arg(long, value_enum, default_value_t = EngineOption::Seccomp)]
-    engine: EngineOption,
-    /// At the end, print what was called: native, emulated, refused. Native calls are slower then
-    #[arg(long)]
-    report: bool,
-    /// With --report: one JSON object instead of a table
-    #[arg(long, requires = "report")]
-    json: bool,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROG")]
     command: Vec<OsString>,
@@ -268,7 +276,7 @@ fn c_string(text: OsString) -> Result<CString> {
     CString::new(text.into_vec()).context("an argument holds a NUL byte")
 }
 
-/// What the options ask for.
+/// What the options ask for, with the engine that is fast.
 pub fn config(options: &Options) -> Result<Config> {
     let tree = match &options.rootfs {
         Some(path) => Tree::Directory {
@@ -309,23 +317,13 @@ pub fn config(options: &Options) -> Result<Config> {
             cpus: options.cpus,
             timeout: options.timeout,
         },
-        engine: match options.engine {
-            EngineOption::Seccomp => Engine::Seccomp,
-            EngineOption::Ptrace => Engine::Ptrace,
-        },
-        seen: if options.report {
-            Seen::All
-        } else {
-            Seen::Intercepted
-        },
+        engine: Engine::Seccomp,
+        seen: Seen::Intercepted,
     })
 }
 
 /// Runs the command in a virtual machine.
 fn in_machine(options: &Options, began: Instant) -> Result<u8> {
-    if options.report {
-        bail!("--report counts the layer's calls; it goes without --mode vm");
-    }
     let how = machine::Options {
         kernel: options.kernel.clone(),
         append: options.append.clone(),
@@ -358,18 +356,30 @@ pub fn check_layer(options: &Options) -> Result<()> {
 }
 
 /// Runs the command.
-pub fn main(options: &Options) -> Result<u8> {
+pub fn main(run: &Run) -> Result<u8> {
     let began = Instant::now();
+    let options = &run.options;
     if options.mode == Mode::Vm {
+        if run.report {
+            bail!("--report counts the layer's calls; it goes without --mode vm");
+        }
         return in_machine(options, began);
     }
     check_layer(options)?;
-    let outcome = duet_sandbox::run(&config(options)?, None)?;
-    if options.report {
+    let mut config = config(options)?;
+    config.engine = match run.engine {
+        EngineOption::Seccomp => Engine::Seccomp,
+        EngineOption::Ptrace => Engine::Ptrace,
+    };
+    if run.report {
+        config.seen = Seen::All;
+    }
+    let outcome = duet_sandbox::run(&config, None)?;
+    if run.report {
         let report = report::Report::new(outcome.counters());
         eprint!(
             "{}",
-            if options.json {
+            if run.json {
                 report.json()?
             } else {
                 report.text()

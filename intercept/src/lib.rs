@@ -41,7 +41,7 @@ pub mod seccomp;
 use std::os::fd::{BorrowedFd, RawFd};
 
 pub use nix::errno::Errno;
-pub use observer::{Ended, Observed, Observer};
+pub use observer::{Ended, Names, Observed, Observer};
 
 /// What every operation of this crate returns.
 pub type Result<T> = std::result::Result<T, Errno>;

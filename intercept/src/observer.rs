@@ -8,6 +8,11 @@ use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
 /// Is told what threads do. The thread that it is about is stopped meanwhile, so that its memory can be
 /// read; what takes long here makes the guest slow.
 pub trait Observer: Send + Sync {
+    /// The sandbox is there; what it knows of descriptors can be asked for from now on.
+    fn begins(&self, names: Arc<dyn Names>) {
+        let _ = names;
+    }
+
     /// A call was made and has not been served.
     fn entered(&self, call: &Call);
 
@@ -32,6 +37,20 @@ pub trait Observer: Send + Sync {
 
     /// A thread ended with this wait status.
     fn ended(&self, tid: Tid, status: i32);
+}
+
+/// What descriptors and directories of a thread are called, as the guest sees them. Whatever is gone
+/// meanwhile has no name.
+pub trait Names: Send + Sync {
+    /// The path that descriptor `fd` stands for, or the kernel's word for what has none (`pipe:[1234]`).
+    fn descriptor(&self, tid: Tid, fd: i32) -> Option<Vec<u8>>;
+
+    /// What more is known of it: the addresses of a socket (`TCP:[127.0.0.1:80->127.0.0.1:41234]`), the
+    /// number of a device (`<char 1:3>`).
+    fn details(&self, tid: Tid, fd: i32) -> Option<Vec<u8>>;
+
+    /// The working directory.
+    fn directory(&self, tid: Tid) -> Option<Vec<u8>>;
 }
 
 /// How a call ended.

@@ -1,5 +1,6 @@
 //! What to run, and how: the options of `duet run` in typed form.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -77,10 +78,12 @@ pub enum Engine {
 }
 
 /// Which calls Duet gets to see. Each native call that it sees is slower than one that it does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// Those that are not native.
     Intercepted,
+    /// Those, and native ones with these numbers.
+    With(BTreeSet<u32>),
     /// All.
     All,
 }

@@ -13,6 +13,7 @@ pub mod error;
 pub mod init;
 pub mod landlock;
 pub mod limits;
+pub mod look;
 pub mod machine;
 pub mod names;
 pub mod namespaces;

@@ -27,6 +27,7 @@ use crate::channel::{Channel, Message};
 use crate::config::{Config, Engine, Network, Seen, Tree};
 use crate::error::{Error, Result};
 use crate::limits::Groups;
+use crate::look::Look;
 use crate::names::{Names, Setter};
 use crate::requests::Requests;
 use crate::source::Source;
@@ -41,6 +42,9 @@ pub struct Outcome {
     pub exit_code: u8,
     /// The kernel-side view for reports.
     pub kernel: Arc<Kernel>,
+    /// Calls that read and calls that write, as the kernel counted them for all processes that have been
+    /// waited for (`/proc/PID/io`); `None` if it does not.
+    pub transfers: Option<(u64, u64)>,
 }
 
 impl Outcome {
@@ -212,6 +216,7 @@ fn supervise(
     source.set_processes(processes.clone());
     duet_syscalls::wait::install_interrupt().map_err(|e| Error::step("preparing signals", e))?;
     let requests = Arc::new(Requests::new(init.channel.clone()));
+    let watching = observer.clone();
     let brought = match config.engine {
         Engine::Seccomp => Brought::notified(init, observer)?,
         Engine::Ptrace => Brought::traced(init, observer)?,
@@ -241,6 +246,9 @@ fn supervise(
         peers: processes.peers(),
         sockets: Default::default(),
     });
+    if let Some(observer) = watching {
+        observer.begins(Arc::new(Look::new(kernel.vfs.clone(), processes.clone())));
+    }
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;
     let tracing = match brought {
         Brought::Notified(_) => {
@@ -268,7 +276,11 @@ fn supervise(
         }
         End::TimedOut => TIMED_OUT,
     };
-    Ok(Outcome { exit_code, kernel })
+    Ok(Outcome {
+        exit_code,
+        kernel,
+        transfers: transfers(init.pid),
+    })
 }
 
 /// The engine, with what the guest gave for it.
@@ -320,6 +332,19 @@ impl Brought {
     }
 }
 
+/// What init and those that it has waited for, and so on, have read and written.
+fn transfers(init: Pid) -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{init}/io")).ok()?;
+    let count = |name: &str| {
+        text.lines()
+            .find_map(|l| l.strip_prefix(name))?
+            .trim()
+            .parse()
+            .ok()
+    };
+    Some((count("syscr:")?, count("syscw:")?))
+}
+
 /// What timeout(1) exits with when the time is up.
 const TIMED_OUT: u8 = 124;
 
@@ -345,23 +370,33 @@ fn build_filter(config: &Config, exec_cookie: u64) -> Vec<libc::sock_filter> {
         Engine::Ptrace => intercept::ptrace::ACTION,
     };
     let params = filter::FilterParams { exec_cookie, ask };
-    if config.seen == Seen::Intercepted {
-        return filter::program(table::rows(), params);
-    }
-    // A call without a row is notified. One message is let through: that which hands over the
-    // listener, without which nobody would answer.
+    // One message is let through: that which hands over the listener, without which nobody would answer.
     const HAND_OVER: Disposition = Disposition::When(
         Rule::In(0, &[("the channel", init::CHANNEL_FD as u32)]),
         &Disposition::Native,
         &Disposition::Emulated,
     );
-    let sendmsg = table::by_name("sendmsg").map(|r| Row {
-        disposition: HAND_OVER,
-        ..*r
-    });
-    // Duet's own are told by the cookie.
-    let execveat = table::by_name("execveat").cloned();
-    let rows: Vec<Row> = sendmsg.into_iter().chain(execveat).collect();
+    let seen = |row: &&Row| match &config.seen {
+        Seen::Intercepted => false,
+        Seen::With(numbers) => numbers.contains(&row.nr),
+        Seen::All => true,
+    };
+    let rows: Vec<Row> = table::rows()
+        .iter()
+        .map(|row| match i64::from(row.nr) {
+            _ if !seen(&row) => *row,
+            libc::SYS_sendmsg => Row {
+                disposition: HAND_OVER,
+                ..*row
+            },
+            // Duet's own are told by the cookie.
+            libc::SYS_execveat => *row,
+            _ => Row {
+                disposition: Disposition::Emulated,
+                ..*row
+            },
+        })
+        .collect();
     filter::program(&rows, params)
 }
 

@@ -115,9 +115,9 @@ fn processes_signals_and_filters() {
     assert_eq!(
         calls,
         [
-            "mkdir(\"/tmp/x\", 0777) = 0",
-            "chdir(\"/tmp/x\") = 0",
-            "mkdir(\"/none/y\", 0777) = -1 ENOENT (No such file or directory)",
+            "mkdir(\"/tmp/x\", 0777)                   = 0",
+            "chdir(\"/tmp/x\")                         = 0",
+            "mkdir(\"/none/y\", 0777)                  = -1 ENOENT (No such file or directory)",
         ],
         "{}",
         output.stderr

@@ -1,16 +1,28 @@
 //! Traces of system calls: from a call to the text that strace(1) writes for it.
 //!
-//! [`decode`] goes by the types of the one table of `duet-syscalls`; [`sets`] has the names of constants,
-//! [`structs`] the shapes of what pointers lead to, [`signals`] those of signals. Guest memory is read while the thread is stopped, and
-//! every byte of it is untrusted.
+//! [`decode`] goes by the types of the one table of `duet-syscalls`, with what single calls need beside and
+//! what results mean; [`sets`] has the names of constants, [`structs`] what pointers lead to, [`signals`]
+//! signals. Guest memory is read while the thread is stopped, and every byte of it is untrusted.
 //!
-//! [`recorder`] is the observer of an engine that writes such lines; it holds its one lock while it reads the
-//! memory of the thread that it is told of, and calls nobody else's code under it.
+//! [`recorder`] is the observer of an engine: it shows of a run what a [`filter`] lets through, as lines of
+//! text ([`format`](mod@format)), as JSON ([`json`]), or counted ([`counts`]), in one file or several ([`output`]). It
+//! decodes without a lock, and holds its one lock while it writes; it calls nobody else's code under it.
 
+pub mod counts;
 pub mod decode;
+pub mod filter;
+pub mod format;
+pub mod json;
+mod messages;
+pub mod output;
 mod rare_sets;
 pub mod recorder;
+mod result;
 pub mod sets;
+mod shapes;
 pub mod signals;
+mod special;
 pub mod structs;
 mod text;
+
+pub use result::errno_text;

@@ -1,124 +1,129 @@
-//! Writes a run as strace(1) writes it with `-f`: a line a call, signals, stops and ends.
+//! Shows a run as it goes: the observer that an engine tells of calls, signals and ends.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
-use std::io::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod places;
+mod show;
 
-use duet_intercept::{ARCH_X86_64, Call, Ended, Observer, Tid};
-use duet_syscalls::table::{self, Family, Row, Type};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::decode::Decoder;
-use crate::{sets, signals, structs};
+use duet_intercept::{ARCH_X86_64, Call, Ended, Names, Observer, Tid};
+use duet_loader::stub::STUB_NR;
+use duet_syscalls::table::{self, Row};
 
-/// Which calls are shown.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Their numbers; `None`: all.
-    shown: Option<HashSet<u32>>,
+use crate::counts::{Counts, Order};
+use crate::decode::Args;
+use crate::filter::Filter;
+use crate::format::{Lines, Style, Whose};
+use crate::json::Event;
+use crate::output::Output;
+use crate::structs::Fields;
+use crate::{sets, signals};
+
+/// How often what is kept back is written.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// Threads of which ends are not told, before those that are gone are looked for.
+const MANY_THREADS: usize = 1024;
+
+/// Which descriptors are shown with what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// None.
+    #[default]
+    Numbers,
+    /// All, with their paths (`-y`).
+    Paths,
+    /// All, with the addresses of sockets and the numbers of devices (`-yy`).
+    Details,
 }
 
-impl Filter {
-    /// From strace's `-e trace=` list: names of calls, and of the sets `file`, `process`, `network`,
-    /// `memory`, `signal`, `ipc`, `desc` with or without a `%`; a `!` before it all turns it round. An
-    /// error names what is neither.
-    pub fn parse(text: &str) -> Result<Filter, String> {
-        let list = text.strip_prefix("trace=").unwrap_or(text);
-        let (inverse, list) = match list.strip_prefix('!') {
-            Some(rest) => (true, rest),
-            None => (false, list),
-        };
-        let mut named = HashSet::new();
-        for word in list.split(',').filter(|w| !w.is_empty()) {
-            let rows = table::rows().iter().filter(|row| is_named(row, word));
-            let before = named.len();
-            named.extend(rows.map(|row| row.nr));
-            if named.len() == before && !matches!(word, "none" | "all") {
-                return Err(format!(
-                    "{word:?} is neither a system call nor a set of them"
-                ));
-            }
-        }
-        if list == "all" {
-            return Ok(Filter::default());
-        }
-        if inverse {
-            let all = table::rows().iter().map(|row| row.nr);
-            named = all.filter(|nr| !named.contains(nr)).collect();
-        }
-        Ok(Filter { shown: Some(named) })
-    }
-
-    fn shows(&self, nr: u32) -> bool {
-        self.shown.as_ref().is_none_or(|s| s.contains(&nr))
-    }
+/// In what form.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// Lines of text.
+    Text(Style),
+    /// JSON Lines.
+    Json,
 }
 
-/// Whether a word of a filter means this call.
-fn is_named(row: &Row, word: &str) -> bool {
-    let has = |wanted: fn(&Type) -> bool| row.args.iter().any(|a| wanted(&a.ty));
-    match word.strip_prefix('%').unwrap_or(word) {
-        "file" => has(|t| matches!(t, Type::Path)),
-        "desc" => has(|t| matches!(t, Type::Fd | Type::DirFd)),
-        "process" => matches!(
-            row.name,
-            "fork"
-                | "vfork"
-                | "clone"
-                | "clone3"
-                | "execve"
-                | "execveat"
-                | "exit"
-                | "exit_group"
-                | "wait4"
-                | "waitid"
-                | "kill"
-                | "tkill"
-                | "tgkill"
-                | "rt_sigqueueinfo"
-                | "rt_tgsigqueueinfo"
-                | "pidfd_open"
-                | "pidfd_send_signal"
-        ),
-        "network" | "net" => row.family == Family::Network,
-        "memory" => row.family == Family::Memory,
-        "signal" => row.family == Family::Signal,
-        "ipc" => row.family == Family::Ipc && row.name != "futex",
-        _ => row.name == word,
-    }
+/// Whether calls are shown, counted, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Show {
+    /// Each as it is made.
+    #[default]
+    Calls,
+    /// Numbers of them, at the end.
+    Counts(Order),
+    /// Both.
+    Both(Order),
+}
+
+/// What is shown, and how.
+pub struct Settings {
+    /// Which calls and signals.
+    pub filter: Filter,
+    /// Bytes of strings and buffers.
+    pub limit: usize,
+    /// Whether structures and arrays are shown whole.
+    pub full: bool,
+    /// Names of descriptors.
+    pub naming: Naming,
+    /// Text or JSON.
+    pub form: Form,
+    /// Calls or numbers.
+    pub show: Show,
+    /// The engine tells of intercepted calls only, from several threads, and of no signals and ends.
+    pub fast: bool,
+    /// The first program and its arguments, whose `execve` is Duet's own, the first its name as given.
+    pub first: (Vec<u8>, Vec<Vec<u8>>),
+    /// How many variables it has.
+    pub variables: usize,
+}
+
+/// A call that a thread is in and that is shown.
+struct Begun {
+    call: Call,
+    row: &'static Row,
+    args: Args,
+    /// What has been written of the arguments.
+    written: usize,
+    /// Its line has begun.
+    visible: bool,
+    at: SystemTime,
+    clock: Instant,
 }
 
 /// What is known of a thread.
 #[derive(Default)]
 struct Thread {
-    /// Its id in the sandbox.
+    /// Its id, and that of its process, in the sandbox.
+    tid: i32,
     pid: i32,
-    /// A call that it is in and that is shown: what was written of it at its entry.
-    call: Option<Call>,
+    /// That of its process outside.
+    group: i32,
+    call: Option<Begun>,
     /// It loads a program: the calls of the stub are not the program's. The page that they come from,
     /// once known.
     loading: Option<Option<u64>>,
 }
 
 struct State {
-    out: Box<dyn Write + Send>,
+    lines: Lines,
     threads: HashMap<i32, Thread>,
-    /// Whose line has no end yet.
-    open: Option<i32>,
+    counts: Counts,
     /// The first program runs; what comes before is Duet's own.
     started: bool,
-    /// The output takes no more.
-    broken: bool,
+    /// How many threads there may be before those that are gone are looked for.
+    most: usize,
 }
 
 /// An observer that writes.
 pub struct Recorder {
-    filter: Filter,
-    /// Bytes of strings that are shown.
-    limit: usize,
-    /// The first program and its arguments, whose `execve` is Duet's own.
-    first: (Vec<u8>, Vec<Vec<u8>>, usize),
+    settings: Settings,
     state: Mutex<State>,
+    names: OnceLock<Arc<dyn Names>>,
+    me: Weak<Recorder>,
 }
 
 /// The page that an instruction lies in.
@@ -126,128 +131,297 @@ fn page(call: &Call) -> u64 {
     call.ip & !0xfff
 }
 
-/// The innermost id of a thread; the outer one if it is gone.
-fn guest_id(tid: Tid) -> i32 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", tid.0)).unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("NSpid:"));
-    let last = line.and_then(|l| l.split_ascii_whitespace().next_back());
-    last.and_then(|n| n.parse().ok()).unwrap_or(tid.0)
+fn seconds(at: SystemTime) -> f64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Microseconds, so that the number is short.
+    since.as_micros() as f64 / 1e6
 }
 
-impl Recorder {
-    /// Writes to `out` what `filter` shows. `limit`: bytes of strings. `program`, `args` (the first its
-    /// name) and the number of variables are those of the first program.
-    pub fn new(
-        out: Box<dyn Write + Send>,
-        filter: Filter,
-        limit: usize,
-        program: Vec<u8>,
-        args: Vec<Vec<u8>>,
-        variables: usize,
-    ) -> Recorder {
-        Recorder {
-            filter,
-            limit,
-            first: (program, args, variables),
-            state: Mutex::new(State {
-                out,
-                threads: HashMap::new(),
-                open: None,
-                started: false,
-                broken: false,
-            }),
-        }
-    }
-
-    /// Writes what is still kept back. To be called when all has ended: threads of the engine may hold
-    /// the recorder for longer.
-    pub fn finish(&self) -> std::io::Result<()> {
-        self.state().out.flush()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn decoder<'a>(&self, call: &'a Call, row: &'a Row) -> Decoder<'a> {
-        Decoder {
-            call,
-            row,
-            limit: self.limit,
-            name_of: None,
+impl Thread {
+    /// What `/proc` says of it; of one that is gone, its outer id.
+    fn new(tid: Tid) -> Thread {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", tid.0)).unwrap_or_default();
+        let last = |name: &str| -> Option<i32> {
+            let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+            line.split_ascii_whitespace().next_back()?.parse().ok()
+        };
+        let inner = last("NSpid:").unwrap_or(tid.0);
+        Thread {
+            tid: inner,
+            pid: last("NStgid:").unwrap_or(inner),
+            group: last("Tgid:").unwrap_or(tid.0),
+            ..Thread::default()
         }
     }
 }
 
 impl State {
     fn thread(&mut self, tid: Tid) -> &mut Thread {
-        self.threads.entry(tid.0).or_insert_with(|| Thread {
-            pid: guest_id(tid),
-            ..Thread::default()
+        self.threads
+            .entry(tid.0)
+            .or_insert_with(|| Thread::new(tid))
+    }
+
+    fn whose(&mut self, tid: Tid) -> Whose {
+        let shown = self.thread(tid).tid;
+        Whose {
+            tid: tid.0,
+            shown,
+            many: self.threads.len() > 1,
+        }
+    }
+
+    /// Forgets threads of whose end nobody told.
+    fn prune(&mut self) {
+        if self.threads.len() < self.most {
+            return;
+        }
+        let gone = |tid: &i32| !std::path::Path::new(&format!("/proc/{tid}")).exists();
+        self.threads.retain(|tid, _| !gone(tid));
+        self.most = MANY_THREADS.max(2 * self.threads.len());
+    }
+}
+
+impl Recorder {
+    /// Writes to `out`.
+    pub fn new(out: Output, settings: Settings) -> Arc<Recorder> {
+        let style = match settings.form {
+            Form::Text(style) => style,
+            Form::Json => Style::default(),
+        };
+        Arc::new_cyclic(|me| Recorder {
+            state: Mutex::new(State {
+                lines: Lines::new(out, style),
+                threads: HashMap::new(),
+                counts: Counts::default(),
+                started: false,
+                most: MANY_THREADS,
+            }),
+            settings,
+            names: OnceLock::new(),
+            me: me.clone(),
         })
     }
 
-    fn write(&mut self, text: &str) {
-        if self.broken {
-            return;
+    /// Writes the counts, and what is still kept back. To be called when all has ended: threads of the
+    /// engine may hold the recorder for longer. `unseen`: reads and writes that the kernel counted.
+    pub fn finish(&self, unseen: Option<(u64, u64)>) -> std::io::Result<()> {
+        let mut state = self.state();
+        if let Show::Counts(order) | Show::Both(order) = self.settings.show {
+            let text = match self.settings.form {
+                Form::Text(_) => state.counts.table(order),
+                Form::Json => self.count_lines(&state.counts, order),
+            };
+            state.lines.raw(0, &text);
         }
-        if let Err(e) = self.out.write_all(text.as_bytes()) {
-            self.broken = true;
-            log::error!("the trace cannot be written: {e}");
+        if self.settings.fast {
+            let (reads, writes) = unseen.unzip();
+            let line = match self.settings.form {
+                Form::Json => Event::Unseen { reads, writes }.line(),
+                Form::Text(_) => {
+                    let counted = match unseen {
+                        Some((r, w)) => format!(" (the kernel counted {r} reads and {w} writes)"),
+                        None => String::new(),
+                    };
+                    format!(
+                        "--- not seen: native calls{counted}, results of calls that the kernel ran, \
+                         signals, and ends by signals ---\n"
+                    )
+                }
+            };
+            state.lines.raw(0, &line);
         }
+        state.lines.flush()
     }
 
-    /// Begins a line of `tid`'s: whoever has not finished one is told of.
-    fn begin(&mut self, tid: Tid, text: &str) {
-        let pid = self.thread(tid).pid;
-        let many = self.threads.len() > 1;
-        let unfinished = self.open.take().is_some();
-        let mut line = String::new();
-        if unfinished {
-            line.push_str(" <unfinished ...>\n");
-        }
-        if many {
-            let _ = write!(line, "[pid {pid:>5}] ");
-        }
-        line.push_str(text);
-        self.write(&line);
+    fn count_lines(&self, counts: &Counts, order: Order) -> String {
+        let line = |(call, c): (&'static str, crate::counts::Count)| {
+            let (calls, errors, seconds) = (c.calls, c.errors, c.time.as_secs_f64());
+            Event::Count {
+                call,
+                calls,
+                errors,
+                seconds,
+            }
+            .line()
+        };
+        counts.sorted(order).into_iter().map(line).collect()
     }
 
-    fn line(&mut self, tid: Tid, text: &str) {
-        self.begin(tid, &format!("{text}\n"));
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shows_calls(&self) -> bool {
+        !matches!(self.settings.show, Show::Counts(_))
+    }
+
+    fn shows_text(&self) -> bool {
+        self.shows_calls() && matches!(self.settings.form, Form::Text(_))
+    }
+
+    /// Looks at a call of the loader's. True: it is none of the program's.
+    fn is_loaders(&self, state: &mut State, call: &Call) -> bool {
+        let reports = call.nr == STUB_NR;
+        if reports && self.settings.fast {
+            self.loaded(state, call.tid, call.tid);
+            state.thread(call.tid).loading = Some(Some(page(call)));
+            return true;
+        }
+        let thread = state.thread(call.tid);
+        let Some(stub) = &mut thread.loading else {
+            return reports;
+        };
+        if reports {
+            *stub = Some(page(call));
+            return true;
+        }
+        if stub.is_none_or(|p| p == page(call)) {
+            return true;
+        }
+        thread.loading = None;
+        false
+    }
+
+    /// A program has taken the place of another in the process of `tid`.
+    fn loaded(&self, state: &mut State, tid: Tid, former: Tid) {
+        let first = !std::mem::replace(&mut state.started, true);
+        let executes = |t: &Thread| {
+            let nr = t.call.as_ref().map(|b| i64::from(b.call.nr));
+            matches!(nr, Some(libc::SYS_execve | libc::SYS_execveat))
+        };
+        // Without an event of its own, it is seen when it reports.
+        let caller = match state.threads.get(&former.0) {
+            Some(t) if executes(t) => Some(former.0),
+            _ => state
+                .threads
+                .iter()
+                .find(|(_, t)| t.group == tid.0 && executes(t))
+                .map(|(n, _)| *n),
+        };
+        let begun = caller
+            .and_then(|n| state.threads.get_mut(&n))
+            .and_then(|t| t.call.take());
+        if let Some(caller) = caller.filter(|&n| n != tid.0) {
+            let whose = state.whose(Tid(caller));
+            let words = format!("+++ superseded by execve in pid {} +++", whose.shown);
+            if self.shows_text() {
+                let leader = state.whose(tid);
+                state.lines.end(leader, SystemTime::now(), &words);
+            }
+            state.threads.remove(&caller);
+            state.lines.forget(whose);
+        }
+        if self.settings.fast {
+            // The others of the process have ended.
+            state.threads.retain(|&n, t| n == tid.0 || t.group != tid.0);
+        }
+        let thread = state.thread(tid);
+        thread.loading = Some(None);
+        thread.call = None;
+        match begun {
+            Some(begun) => self.finish_call(state, tid, begun, Ended::Answered(0), "0"),
+            None if first => self.first_program(state, tid),
+            None => (),
+        }
+    }
+}
+
+impl Begun {
+    /// Whether all arguments have been decoded.
+    fn complete(&self) -> bool {
+        let last = self.args.each().map(|(i, _)| i).max();
+        last.is_some_and(|i| i + 1 >= self.row.args.len())
+            || self.row.args.is_empty()
+            || self.row.name == "clone"
     }
 }
 
 impl Observer for Recorder {
+    fn begins(&self, names: Arc<dyn Names>) {
+        if self.names.set(names).is_err() {
+            log::error!("the trace was begun twice");
+        }
+        let me = self.me.clone();
+        let flusher = std::thread::Builder::new().name("duet-trace".into());
+        let spawned = flusher.spawn(move || {
+            loop {
+                std::thread::sleep(FLUSH);
+                let Some(recorder) = me.upgrade() else {
+                    return;
+                };
+                if recorder.state().lines.flush().is_err() {
+                    return;
+                }
+            }
+        });
+        if let Err(e) = spawned {
+            log::warn!("starting a thread: {e}; the trace comes in blocks");
+        }
+    }
+
     fn entered(&self, call: &Call) {
-        let mut state = self.state();
-        if !state.started {
-            return;
-        }
-        let thread = state.thread(call.tid);
-        if let Some(stub) = &mut thread.loading {
-            if call.nr == duet_loader::stub::STUB_NR {
-                *stub = Some(page(call));
+        {
+            let mut state = self.state();
+            let first = self.settings.fast && call.nr == STUB_NR;
+            if !(state.started || first) {
                 return;
             }
-            if stub.is_none_or(|p| p == page(call)) {
+            if self.is_loaders(&mut state, call) {
                 return;
             }
-            thread.loading = None;
+            if self.settings.fast {
+                state.prune();
+            }
         }
+        let filter = &self.settings.filter;
         let row = match table::lookup(call.nr) {
             Some(row) if call.arch == ARCH_X86_64 => row,
             _ => return,
         };
-        if !self.filter.shows(call.nr) {
+        let ends = matches!(i64::from(call.nr), libc::SYS_exit | libc::SYS_exit_group);
+        let shown = filter.shows(call.nr) && (!filter.by_path() || self.names_path(call, row));
+        let last = self.settings.fast && ends;
+        if !(shown || last) {
             return;
         }
-        thread.call = Some(*call);
-        let decoder = self.decoder(call, row);
-        let mut text = format!("{}(", row.name);
-        decoder.args(&mut text, 0, decoder.known_at_entry(), None);
-        state.begin(call.tid, &text);
-        state.open = Some(call.tid.0);
+        let (at, clock) = (SystemTime::now(), Instant::now());
+        let mut args = Args::default();
+        let mut partial = false;
+        if self.shows_calls() && shown {
+            self.decode(call, row, |d| {
+                let known = d.known_at_entry();
+                partial = known < row.args.len();
+                d.args(&mut args, 0, known, None);
+            });
+        }
+        let mut state = self.state();
+        let visible = self.shows_text() && !filter.by_status() && !self.settings.fast;
+        if visible {
+            let whose = state.whose(call.tid);
+            state
+                .lines
+                .begin_call(whose, at, row.name, &args.text, partial);
+        }
+        let written = if visible { args.text.len() } else { 0 };
+        let begun = Begun {
+            call: *call,
+            row,
+            args,
+            written,
+            visible,
+            at,
+            clock,
+        };
+        if last {
+            // It does not come back, and nobody tells of its end.
+            if shown {
+                self.finish_call(&mut state, call.tid, begun, Ended::Unknown, "?");
+            }
+            let code = call.args.first().map_or(0, |&n| n as i32 & 0xff);
+            return self.gone(&mut state, call.tid, code << 8);
+        }
+        state.thread(call.tid).call = Some(begun);
     }
 
     fn wants_result(&self, call: &Call) -> bool {
@@ -255,38 +429,40 @@ impl Observer for Recorder {
     }
 
     fn left(&self, call: &Call, how: Ended) {
-        let result = match how {
-            Ended::Answered(n) | Ended::Ran(n) => n,
-            Ended::Unknown => return,
-        };
-        let mut state = self.state();
-        let Some(begun) = state.thread(call.tid).call.take() else {
+        let executes = matches!(i64::from(call.nr), libc::SYS_execve | libc::SYS_execveat);
+        if how == Ended::Unknown && self.settings.fast && executes {
+            // It shows when the new program reports.
             return;
-        };
-        let Some(row) = table::lookup(begun.nr) else {
-            return;
-        };
-        let decoder = self.decoder(&begun, row);
-        let mut text = String::new();
-        decoder.args(
-            &mut text,
-            decoder.known_at_entry(),
-            row.args.len(),
-            Some(result),
-        );
-        text.push_str(") = ");
-        decoder.result(&mut text, result);
-        text.push('\n');
-        if state.open == Some(call.tid.0) {
-            state.open = None;
-            state.write(&text);
-        } else {
-            let resumed = format!("<... {} resumed>{text}", row.name);
-            state.begin(call.tid, &resumed);
         }
+        let begun = self.state().thread(call.tid).call.take();
+        let Some(mut begun) = begun else {
+            return;
+        };
+        let mut meaning = String::from("?");
+        if self.shows_calls() {
+            let result = match how {
+                Ended::Answered(n) | Ended::Ran(n) => Some(n),
+                Ended::Unknown => None,
+            };
+            let (call, row) = (begun.call, begun.row);
+            if result.is_some() || self.settings.fast {
+                self.decode(&call, row, |d| {
+                    d.args(&mut begun.args, d.known_at_entry(), row.args.len(), result);
+                    if let Some(n) = result {
+                        meaning.clear();
+                        d.result(&mut meaning, n);
+                    }
+                });
+            }
+        }
+        let mut state = self.state();
+        self.finish_call(&mut state, call.tid, begun, how, &meaning);
     }
 
     fn signal(&self, tid: Tid, info: &libc::siginfo_t) {
+        if !self.settings.filter.shows_signal(info.si_signo) || !self.shows_calls() {
+            return;
+        }
         // SAFETY: a plain structure of the kernel's, read as the bytes that it is.
         let bytes = unsafe {
             std::slice::from_raw_parts(
@@ -294,90 +470,87 @@ impl Observer for Recorder {
                 size_of::<libc::siginfo_t>(),
             )
         };
-        let mut text = format!("--- {} ", sets::signal(info.si_signo.into()));
-        signals::siginfo(&mut text, &structs::Fields(bytes));
-        text.push_str(" ---");
-        self.state().line(tid, &text);
+        let mut text = String::new();
+        signals::siginfo(&mut text, &Fields(bytes));
+        let (name, at) = (sets::signal(info.si_signo.into()), SystemTime::now());
+        let mut state = self.state();
+        if !state.started {
+            return;
+        }
+        let whose = state.whose(tid);
+        if matches!(self.settings.form, Form::Json) {
+            let thread = state.thread(tid);
+            let (pid, tid) = (thread.pid, thread.tid);
+            let (signal, text, time) = (&name, &text, seconds(at));
+            let line = Event::Signal {
+                time,
+                pid,
+                tid,
+                signal,
+                text,
+            }
+            .line();
+            return state.lines.raw(whose.shown, &line);
+        }
+        state
+            .lines
+            .signal(whose, at, &format!("--- {name} {text} ---"));
     }
 
     fn stopped(&self, tid: Tid, signal: i32) {
-        let text = format!("--- stopped by {} ---", sets::signal(signal.into()));
-        self.state().line(tid, &text);
+        let (name, at) = (sets::signal(signal.into()), SystemTime::now());
+        let mut state = self.state();
+        if !self.shows_calls() || !state.started || !self.settings.filter.shows_signal(signal) {
+            return;
+        }
+        let whose = state.whose(tid);
+        if matches!(self.settings.form, Form::Json) {
+            let thread = state.thread(tid);
+            let (pid, tid) = (thread.pid, thread.tid);
+            let (signal, time) = (&name, seconds(at));
+            let line = Event::Stop {
+                time,
+                pid,
+                tid,
+                signal,
+            }
+            .line();
+            return state.lines.raw(whose.shown, &line);
+        }
+        state
+            .lines
+            .signal(whose, at, &format!("--- stopped by {name} ---"));
     }
 
-    fn started(&self, _parent: Tid, tid: Tid) {
-        self.state().thread(tid);
+    fn started(&self, parent: Tid, tid: Tid) {
+        let mut state = self.state();
+        state.thread(tid);
+        if !self.shows_calls() || !state.started || matches!(self.settings.form, Form::Text(_)) {
+            return;
+        }
+        let parent = state.thread(parent).tid;
+        let whose = state.whose(tid);
+        let thread = state.thread(tid);
+        let (pid, tid, time) = (thread.pid, thread.tid, seconds(SystemTime::now()));
+        let line = Event::Start {
+            time,
+            pid,
+            tid,
+            parent,
+        }
+        .line();
+        state.lines.raw(whose.shown, &line);
     }
 
     fn executed(&self, tid: Tid, former: Tid) {
         let mut state = self.state();
-        let first = !std::mem::replace(&mut state.started, true);
-        let begun = state.threads.remove(&former.0).and_then(|t| t.call);
-        let thread = state.thread(tid);
-        thread.loading = Some(None);
-        thread.call = None;
-        if let Some(call) = begun {
-            let name = table::lookup(call.nr).map_or("execve", |row| row.name);
-            if state.open == Some(former.0) {
-                state.open = None;
-                state.write(") = 0\n");
-            } else {
-                state.begin(tid, &format!("<... {name} resumed>) = 0\n"));
-            }
-        } else if first && self.filter.shows(libc::SYS_execve as u32) {
-            let quoted = |s: &[u8]| format!("\"{}\"", s.escape_ascii());
-            let (program, args, variables) = &self.first;
-            let args: Vec<String> = args.iter().map(|a| quoted(a)).collect();
-            let text = format!(
-                "execve({}, [{}], /* {variables} vars */) = 0",
-                quoted(program),
-                args.join(", ")
-            );
-            state.line(tid, &text);
-        }
+        self.loaded(&mut state, tid, former);
     }
 
     fn ended(&self, tid: Tid, status: i32) {
         let mut state = self.state();
-        if !state.threads.contains_key(&tid.0) {
-            return;
+        if state.threads.contains_key(&tid.0) {
+            self.gone(&mut state, tid, status);
         }
-        if state.thread(tid).call.take().is_some() && state.open == Some(tid.0) {
-            state.open = None;
-            state.write(") = ?\n");
-        }
-        let text = match libc::WIFSIGNALED(status) {
-            true => {
-                let core = if libc::WCOREDUMP(status) {
-                    " (core dumped)"
-                } else {
-                    ""
-                };
-                let name = sets::signal(libc::WTERMSIG(status).into());
-                format!("+++ killed by {name}{core} +++")
-            }
-            false => format!("+++ exited with {} +++", libc::WEXITSTATUS(status)),
-        };
-        state.line(tid, &text);
-        state.threads.remove(&tid.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_mean_what_straces_do() {
-        let shows = |filter: &str, name: &str| {
-            let nr = table::by_name(name).unwrap().nr;
-            Filter::parse(filter).unwrap().shows(nr)
-        };
-        assert!(shows("trace=open,close", "close") && !shows("trace=open,close", "read"));
-        assert!(shows("file", "openat") && shows("%file", "chmod") && !shows("file", "read"));
-        assert!(shows("trace=!file", "read") && !shows("trace=!file", "openat"));
-        assert!(shows("network", "connect") && shows("process", "execve"));
-        assert!(shows("all", "read") && !shows("none", "read"));
-        assert!(Filter::parse("trace=opne").is_err());
     }
 }

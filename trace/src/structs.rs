@@ -4,20 +4,20 @@
 use std::fmt::Write;
 
 use duet_intercept::{Tid, mem};
-use duet_syscalls::table::{Set, Struct};
+use duet_syscalls::table::Struct;
 
-use crate::sets;
-use crate::signals::{sigaction, siginfo, sigset};
-use crate::text::{address, flags, one, quoted, separate};
+use crate::text::{address, quoted, separate};
 
 /// Elements of an array that are shown.
 const ELEMENTS: usize = 32;
+/// The same, if all are asked for: what a hostile length may cost.
+const MOST: usize = 4096;
 
 /// Little-endian numbers out of bytes; 0 beyond the end.
 pub struct Fields<'a>(pub &'a [u8]);
 
 impl Fields<'_> {
-    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
+    pub(crate) fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
         let part = self.0.get(at..at + N);
         part.and_then(|p| p.try_into().ok()).unwrap_or([0; N])
     }
@@ -47,7 +47,7 @@ impl Fields<'_> {
         self.u64(at) as i64
     }
 
-    fn string(&self, at: usize, len: usize) -> &[u8] {
+    pub(crate) fn string(&self, at: usize, len: usize) -> &[u8] {
         let all = self.0.get(at..(at + len).min(self.0.len()));
         let all = all.unwrap_or_default();
         all.split(|&b| b == 0).next().unwrap_or_default()
@@ -86,16 +86,42 @@ pub fn size(what: Struct) -> Option<usize> {
     })
 }
 
+/// Says what a descriptor of a thread is, as the guest sees it, with nothing to escape.
+pub type NameOf<'a> = &'a dyn Fn(Tid, i32) -> Option<String>;
+
 /// What is shown of guest memory, and how much of it.
 #[derive(Clone, Copy)]
-pub struct Memory {
+pub struct Memory<'a> {
     /// Whose.
     pub tid: Tid,
     /// Bytes of strings and buffers that are shown (`-s`).
     pub limit: usize,
+    /// Structures and arrays are shown whole (`--no-abbrev`).
+    pub full: bool,
+    /// Names of descriptors, if they are to be shown (`-y`).
+    pub name_of: Option<NameOf<'a>>,
 }
 
-impl Memory {
+impl Memory<'_> {
+    /// A descriptor.
+    pub fn fd(&self, out: &mut String, fd: i32) {
+        if fd == libc::AT_FDCWD {
+            out.push_str("AT_FDCWD");
+        } else {
+            let _ = write!(out, "{fd}");
+        }
+        if let Some(name) = self.name_of.and_then(|name_of| name_of(self.tid, fd)) {
+            out.push('<');
+            out.push_str(&name);
+            out.push('>');
+        }
+    }
+
+    /// Elements of an array that are shown.
+    fn elements(&self) -> usize {
+        if self.full { MOST } else { ELEMENTS }
+    }
+
     /// Exactly `len` bytes.
     pub fn read(&self, addr: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
@@ -160,7 +186,7 @@ impl Memory {
     pub fn strings(&self, out: &mut String, addr: u64) {
         let (mut text, mut first) = (String::from("["), true);
         let mut at = addr;
-        for _ in 0..ELEMENTS {
+        for _ in 0..self.elements() {
             let Some(word) = self.read(at, 8) else {
                 return address(out, addr);
             };
@@ -212,7 +238,9 @@ impl Memory {
         if count == 0 {
             return out.push_str("[]");
         }
-        let shown = usize::try_from(count).unwrap_or(usize::MAX).min(ELEMENTS);
+        let shown = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .min(self.elements());
         let Some(each) = size(what) else {
             return address(out, addr);
         };
@@ -233,7 +261,7 @@ impl Memory {
 
     /// Vectors, with at most `total` bytes of their buffers.
     pub fn vectors(&self, out: &mut String, addr: u64, count: u64, total: Option<u64>) {
-        let shown = count.min(ELEMENTS as u64) as usize;
+        let shown = count.min(self.elements() as u64) as usize;
         let Some(bytes) = self.read(addr, 16 * shown) else {
             return address(out, addr);
         };
@@ -254,131 +282,6 @@ impl Memory {
         });
     }
 
-    /// `struct msghdr`; `total` bytes of it are valid.
-    pub fn msghdr(&self, out: &mut String, addr: u64, total: Option<u64>) {
-        let Some(bytes) = self.read(addr, 56) else {
-            return address(out, addr);
-        };
-        let f = Fields(&bytes);
-        out.push_str("{msg_name=");
-        self.sockaddr(out, f.u64(0), u64::from(f.u32(8)));
-        let _ = write!(out, ", msg_namelen={}, msg_iov=", f.u32(8));
-        self.vectors(out, f.u64(16), f.u64(24), total);
-        let _ = write!(out, ", msg_iovlen={}", f.u64(24));
-        if f.u64(32) != 0 && f.u64(40) != 0 {
-            out.push_str(", msg_control=");
-            self.control(out, f.u64(32), f.u64(40));
-        }
-        let _ = write!(out, ", msg_controllen={}, msg_flags=", f.u64(40));
-        flags(out, u64::from(f.u32(48)), sets::of(Set::MSG));
-        out.push('}');
-    }
-
-    /// `struct msghdr` of a message that did not come.
-    pub fn msghdr_names(&self, out: &mut String, addr: u64) {
-        match self.read(addr, 56) {
-            Some(bytes) => {
-                let _ = write!(out, "{{msg_namelen={}}}", Fields(&bytes).u32(8));
-            }
-            None => address(out, addr),
-        }
-    }
-
-    fn control(&self, out: &mut String, addr: u64, len: u64) {
-        let bytes = self.read(addr, len.min(1024) as usize).unwrap_or_default();
-        if bytes.len() < 16 {
-            return address(out, addr);
-        }
-        let (mut at, mut first) = (0usize, true);
-        out.push('[');
-        while at + 16 <= bytes.len() {
-            let f = Fields(bytes.get(at..).unwrap_or_default());
-            let len = usize::try_from(f.u64(0)).unwrap_or(usize::MAX);
-            separate(out, &mut first, ", ");
-            let _ = write!(out, "{{cmsg_len={}, cmsg_level=", f.u64(0));
-            one(out, u64::from(f.u32(8)), sets::of(Set::SOL), "SOL_*");
-            out.push_str(", cmsg_type=");
-            let rights = (f.i32(8), f.i32(12)) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
-            let creds = (f.i32(8), f.i32(12)) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
-            if rights && len >= 16 {
-                out.push_str("SCM_RIGHTS, cmsg_data=[");
-                let count = (len.min(f.0.len()) - 16) / 4;
-                for i in 0..count {
-                    separate(out, &mut (i == 0), ", ");
-                    let _ = write!(out, "{}", f.i32(16 + 4 * i));
-                }
-                out.push(']');
-            } else if creds {
-                let (pid, uid, gid) = (f.u32(16), f.u32(20), f.u32(24));
-                let _ = write!(
-                    out,
-                    "SCM_CREDENTIALS, cmsg_data={{pid={pid}, uid={uid}, gid={gid}}}"
-                );
-            } else {
-                let _ = write!(out, "{:#x}", f.u32(12));
-            }
-            out.push('}');
-            match len.checked_next_multiple_of(8) {
-                Some(step) if step >= 16 => at = at.saturating_add(step),
-                _ => break,
-            }
-        }
-        out.push(']');
-    }
-
-    /// `struct sockaddr` of `len` bytes.
-    pub fn sockaddr(&self, out: &mut String, addr: u64, len: u64) {
-        let len = len.min(128) as usize;
-        let Some(bytes) = self.read(addr, len).filter(|b| addr != 0 && b.len() >= 2) else {
-            return address(out, addr);
-        };
-        let f = Fields(&bytes);
-        let family = f.u16(0);
-        out.push_str("{sa_family=");
-        one(out, u64::from(family), sets::of(Set::AF), "AF_*");
-        let port = u16::from_be(f.u16(2));
-        match i32::from(family) {
-            libc::AF_UNIX if len > 2 => {
-                out.push_str(", sun_path=");
-                let path = bytes.get(2..).unwrap_or_default();
-                match path.split_first() {
-                    Some((0, name)) => {
-                        out.push('@');
-                        quoted(out, name, false);
-                    }
-                    _ => quoted(
-                        out,
-                        path.split(|&b| b == 0).next().unwrap_or_default(),
-                        false,
-                    ),
-                }
-            }
-            libc::AF_INET => {
-                let [a, b, c, d] = f.u32(4).to_le_bytes();
-                let _ = write!(
-                    out,
-                    ", sin_port=htons({port}), sin_addr=inet_addr(\"{a}.{b}.{c}.{d}\")"
-                );
-            }
-            libc::AF_INET6 => {
-                let ip = std::net::Ipv6Addr::from(f.bytes::<16>(8));
-                let flow = u32::from_be(f.u32(4));
-                let scope = f.u32(24);
-                let _ = write!(
-                    out,
-                    ", sin6_port=htons({port}), sin6_flowinfo=htonl({flow}), \
-                     inet_pton(AF_INET6, \"{ip}\", &sin6_addr), sin6_scope_id={scope}"
-                );
-            }
-            libc::AF_NETLINK => {
-                let (pid, groups) = (f.u32(4), f.u32(8));
-                let _ = write!(out, ", nl_pid={pid}, nl_groups={groups:08x}");
-            }
-            _ => (),
-        }
-        out.push('}');
-    }
-
     /// `nfds` bits of an `fd_set`.
     pub fn fd_set(&self, out: &mut String, addr: u64, nfds: u64) {
         let nfds = nfds.min(1024) as usize;
@@ -393,343 +296,4 @@ impl Memory {
         }
         out.push(']');
     }
-
-    fn shape(&self, out: &mut String, what: Struct, bytes: &[u8]) {
-        let f = Fields(bytes);
-        let pair = |out: &mut String, at: usize, unit: &str| {
-            let _ = write!(out, "{{tv_sec={}, tv_{unit}={}}}", f.i64(at), f.i64(at + 8));
-        };
-        let _ = match what {
-            Struct::I32 => write!(out, "[{}]", f.i32(0)),
-            Struct::U32 => write!(out, "[{}]", f.u32(0)),
-            Struct::Gids => write!(out, "{}", f.i32(0)),
-            Struct::I64 | Struct::U64 => write!(out, "[{}]", f.i64(0)),
-            Struct::FdPair => write!(out, "[{}, {}]", f.i32(0), f.i32(4)),
-            Struct::Timespec => return pair(out, 0, "nsec"),
-            Struct::Timeval => return pair(out, 0, "usec"),
-            Struct::TimespecPair | Struct::TimevalPair => {
-                let unit = if what == Struct::TimespecPair {
-                    "nsec"
-                } else {
-                    "usec"
-                };
-                out.push('[');
-                for at in [0, 16] {
-                    separate(out, &mut (at == 0), ", ");
-                    match f.i64(at + 8) {
-                        libc::UTIME_NOW => out.push_str("UTIME_NOW"),
-                        libc::UTIME_OMIT => out.push_str("UTIME_OMIT"),
-                        _ => pair(out, at, unit),
-                    }
-                }
-                write!(out, "]")
-            }
-            Struct::Itimerspec | Struct::Itimerval => {
-                let unit = if what == Struct::Itimerspec {
-                    "nsec"
-                } else {
-                    "usec"
-                };
-                out.push_str("{it_interval=");
-                pair(out, 0, unit);
-                out.push_str(", it_value=");
-                pair(out, 16, unit);
-                write!(out, "}}")
-            }
-            Struct::Rlimit => {
-                let _ = write!(out, "{{rlim_cur=");
-                limit(out, f.u64(0));
-                out.push_str(", rlim_max=");
-                limit(out, f.u64(8));
-                write!(out, "}}")
-            }
-            Struct::Sigset => return sigset(out, f.u64(0)),
-            Struct::SigsetArg => {
-                let set = self.read(f.u64(0), 8);
-                match set {
-                    Some(set) => {
-                        out.push('{');
-                        out.push_str("sigmask=");
-                        sigset(out, Fields(&set).u64(0));
-                        write!(out, ", sigsetsize={}}}", f.u64(8))
-                    }
-                    None => write!(out, "{{sigmask=NULL, sigsetsize={}}}", f.u64(8)),
-                }
-            }
-            Struct::Sigaction => return sigaction(out, &f),
-            Struct::Stat => {
-                out.push_str("{st_mode=");
-                mode(out, f.u32(24));
-                match f.u32(24) & libc::S_IFMT {
-                    libc::S_IFCHR | libc::S_IFBLK => {
-                        out.push_str(", st_rdev=");
-                        device(out, f.u64(40));
-                        write!(out, ", ...}}")
-                    }
-                    _ => write!(out, ", st_size={}, ...}}", f.i64(48)),
-                }
-            }
-            Struct::Statx => {
-                out.push_str("{stx_mask=");
-                flags(out, u64::from(f.u32(0)), sets::of(Set::STATX));
-                let _ = write!(out, ", stx_attributes={}, stx_mode=", {
-                    let mut t = String::new();
-                    crate::text::hex(&mut t, f.u64(8));
-                    t
-                });
-                mode(out, u32::from(f.u16(28)));
-                write!(out, ", stx_size={}, ...}}", f.u64(40))
-            }
-            Struct::Statfs => {
-                let _ = write!(out, "{{f_type=");
-                one(out, f.u64(0), FILE_SYSTEMS, "");
-                let _ = write!(
-                    out,
-                    ", f_bsize={}, f_blocks={}, f_bfree={}, f_bavail={}",
-                    f.i64(8),
-                    f.u64(16),
-                    f.u64(24),
-                    f.u64(32)
-                );
-                let _ = write!(
-                    out,
-                    ", f_files={}, f_ffree={}, f_fsid={{val=[{:#x}, {:#x}]}}",
-                    f.u64(40),
-                    f.u64(48),
-                    f.u32(56),
-                    f.u32(60)
-                );
-                let _ = write!(
-                    out,
-                    ", f_namelen={}, f_frsize={}, f_flags=",
-                    f.i64(64),
-                    f.i64(72)
-                );
-                flags(out, f.u64(80), STATFS_FLAGS);
-                write!(out, "}}")
-            }
-            Struct::Utsname => {
-                out.push_str("{sysname=");
-                quoted(out, f.string(0, 65), false);
-                out.push_str(", nodename=");
-                quoted(out, f.string(65, 65), false);
-                write!(out, ", ...}}")
-            }
-            Struct::Sysinfo => {
-                let _ = write!(
-                    out,
-                    "{{uptime={}, loads=[{}, {}, {}]",
-                    f.i64(0),
-                    f.u64(8),
-                    f.u64(16),
-                    f.u64(24)
-                );
-                let _ = write!(
-                    out,
-                    ", totalram={}, freeram={}, sharedram={}, bufferram={}",
-                    f.u64(32),
-                    f.u64(40),
-                    f.u64(48),
-                    f.u64(56)
-                );
-                let _ = write!(
-                    out,
-                    ", totalswap={}, freeswap={}, procs={}",
-                    f.u64(64),
-                    f.u64(72),
-                    f.u16(80)
-                );
-                write!(
-                    out,
-                    ", totalhigh={}, freehigh={}, mem_unit={}}}",
-                    f.u64(88),
-                    f.u64(96),
-                    f.u32(104)
-                )
-            }
-            Struct::Rusage => {
-                out.push_str("{ru_utime=");
-                pair(out, 0, "usec");
-                out.push_str(", ru_stime=");
-                pair(out, 16, "usec");
-                write!(out, ", ...}}")
-            }
-            Struct::Stack => {
-                out.push_str("{ss_sp=");
-                address(out, f.u64(0));
-                out.push_str(", ss_flags=");
-                flags(out, u64::from(f.u32(8)), sets::SS);
-                write!(out, ", ss_size={}}}", f.u64(16))
-            }
-            Struct::Pollfd => {
-                let _ = write!(out, "{{fd={}", f.i32(0));
-                if f.i32(0) >= 0 {
-                    out.push_str(", events=");
-                    flags(out, u64::from(f.u16(4)), sets::POLL);
-                }
-                write!(out, "}}")
-            }
-            Struct::EpollEvent => {
-                out.push_str("{events=");
-                flags(out, u64::from(f.u32(0)), sets::EPOLL);
-                let data = f.u64(4);
-                write!(out, ", data={{u32={}, u64={data}}}}}", data as u32)
-            }
-            Struct::Tms => write!(
-                out,
-                "{{tms_utime={}, tms_stime={}, tms_cutime={}, tms_cstime={}}}",
-                f.i64(0),
-                f.i64(8),
-                f.i64(16),
-                f.i64(24)
-            ),
-            Struct::Siginfo => return siginfo(out, &f),
-            Struct::OpenHow => {
-                out.push_str("{flags=");
-                open_flags(out, f.u64(0));
-                if f.u64(0) & (libc::O_CREAT as u64) != 0 {
-                    let _ = write!(out, ", mode=0{:03o}", f.u64(8));
-                }
-                out.push_str(", resolve=");
-                flags(out, f.u64(16), RESOLVE);
-                write!(out, "}}")
-            }
-            Struct::Timezone => write!(
-                out,
-                "{{tz_minuteswest={}, tz_dsttime={}}}",
-                f.i32(0),
-                f.i32(4)
-            ),
-            Struct::SchedParam => write!(out, "[{}]", f.i32(0)),
-            Struct::Sembuf => write!(
-                out,
-                "{{{}, {}, {:#x}}}",
-                f.u16(0),
-                f.u16(2) as i16,
-                f.u16(4)
-            ),
-            Struct::Utimbuf => write!(out, "{{actime={}, modtime={}}}", f.i64(0), f.i64(8)),
-            Struct::CapHeader => {
-                let version = match f.u32(0) {
-                    0x1998_0330 => "_LINUX_CAPABILITY_VERSION_1".into(),
-                    0x2007_1026 => "_LINUX_CAPABILITY_VERSION_2".into(),
-                    0x2008_0522 => "_LINUX_CAPABILITY_VERSION_3".into(),
-                    other => format!("{other:#x}"),
-                };
-                write!(out, "{{version={version}, pid={}}}", f.i32(4))
-            }
-            Struct::CapData => {
-                let set =
-                    |low: u32, high: u32| format!("{:#x}", u64::from(low) | u64::from(high) << 32);
-                write!(
-                    out,
-                    "{{effective={}, permitted={}, inheritable={}}}",
-                    set(f.u32(0), f.u32(12)),
-                    set(f.u32(4), f.u32(16)),
-                    set(f.u32(8), f.u32(20))
-                )
-            }
-            Struct::Iovec => write!(out, "{{iov_base={:#x}, iov_len={}}}", f.u64(0), f.u64(8)),
-            // `size` knows no other.
-            _ => Ok(()),
-        };
-    }
-}
-
-const FILE_SYSTEMS: &[sets::Named] = &[
-    ("TMPFS_MAGIC", 0x0102_1994),
-    ("EXT2_SUPER_MAGIC", 0xef53),
-    ("OVERLAYFS_SUPER_MAGIC", 0x794c_7630),
-    ("PROC_SUPER_MAGIC", 0x9fa0),
-    ("SYSFS_MAGIC", 0x6265_6572),
-    ("DEVPTS_SUPER_MAGIC", 0x1cd1),
-    ("XFS_SUPER_MAGIC", 0x5846_5342),
-    ("BTRFS_SUPER_MAGIC", 0x9123_683e),
-];
-const STATFS_FLAGS: &[sets::Named] = &[
-    ("ST_VALID", 0x20),
-    ("ST_RDONLY", 1),
-    ("ST_NOSUID", 2),
-    ("ST_NODEV", 4),
-    ("ST_NOEXEC", 8),
-    ("ST_SYNCHRONOUS", 16),
-    ("ST_MANDLOCK", 64),
-    ("ST_NOATIME", 1024),
-    ("ST_NODIRATIME", 2048),
-    ("ST_RELATIME", 4096),
-];
-const RESOLVE: &[sets::Named] = &[
-    ("RESOLVE_NO_XDEV", 1),
-    ("RESOLVE_NO_MAGICLINKS", 2),
-    ("RESOLVE_NO_SYMLINKS", 4),
-    ("RESOLVE_BENEATH", 8),
-    ("RESOLVE_IN_ROOT", 16),
-    ("RESOLVE_CACHED", 32),
-];
-
-/// `O_*`: the access mode, then flags.
-pub fn open_flags(out: &mut String, value: u64) {
-    out.push_str(match value & 3 {
-        0 => "O_RDONLY",
-        1 => "O_WRONLY",
-        2 => "O_RDWR",
-        _ => "O_ACCMODE",
-    });
-    if value & !3 != 0 {
-        out.push('|');
-        flags(out, value & !3, sets::of(Set::OPEN));
-    }
-}
-
-/// A device number.
-pub fn device(out: &mut String, dev: u64) {
-    let part = |v: u32| {
-        let mut t = String::new();
-        crate::text::hex(&mut t, v.into());
-        t
-    };
-    let _ = write!(
-        out,
-        "makedev({}, {})",
-        part(libc::major(dev)),
-        part(libc::minor(dev))
-    );
-}
-
-/// Type and permissions of a file.
-pub fn mode(out: &mut String, mode: u32) {
-    let kind = match mode & libc::S_IFMT {
-        libc::S_IFREG => "S_IFREG",
-        libc::S_IFDIR => "S_IFDIR",
-        libc::S_IFLNK => "S_IFLNK",
-        libc::S_IFCHR => "S_IFCHR",
-        libc::S_IFBLK => "S_IFBLK",
-        libc::S_IFIFO => "S_IFIFO",
-        libc::S_IFSOCK => "S_IFSOCK",
-        _ => "",
-    };
-    out.push_str(kind);
-    let mut rest = mode & !libc::S_IFMT;
-    let mut first = kind.is_empty();
-    for (name, bit) in [
-        ("S_ISUID", 0o4000),
-        ("S_ISGID", 0o2000),
-        ("S_ISVTX", 0o1000),
-    ] {
-        if rest & bit != 0 {
-            separate(out, &mut first, "|");
-            out.push_str(name);
-            rest &= !bit;
-        }
-    }
-    separate(out, &mut first, "|");
-    let _ = write!(out, "0{rest:03o}");
-}
-
-fn limit(out: &mut String, value: u64) {
-    let _ = match value {
-        u64::MAX => write!(out, "RLIM64_INFINITY"),
-        v if v > 1024 && v % 1024 == 0 => write!(out, "{}*1024", v / 1024),
-        v => write!(out, "{v}"),
-    };
 }

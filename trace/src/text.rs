@@ -91,6 +91,21 @@ pub fn quoted(out: &mut String, bytes: &[u8], cut: bool) {
     }
 }
 
+/// The name of a descriptor: as between quotes, but for what would end it.
+pub fn named(out: &mut String, name: &[u8]) {
+    for &b in name {
+        match b {
+            b'<' | b'>' | b'\\' => {
+                let _ = write!(out, "\\{b:o}");
+            }
+            0x20..=0x7e => out.push(b as char),
+            _ => {
+                let _ = write!(out, "\\{b:03o}");
+            }
+        }
+    }
+}
+
 /// Bytes between quotes, each in hexadecimal.
 pub fn hex_quoted(out: &mut String, bytes: &[u8], cut: bool) {
     out.push('"');

@@ -1,0 +1,357 @@
+//! Arguments that single calls write otherwise than their types say.
+
+use std::fmt::Write;
+
+use duet_syscalls::table::{Set, Struct, Type};
+
+use crate::decode::{Args, Decoder, octal};
+use crate::sets;
+use crate::shapes::open_flags;
+use crate::structs::Fields;
+use crate::text::{address, flags, hex, one};
+
+impl Decoder<'_> {
+    /// What single calls write otherwise than by type. `None`: by type.
+    pub(crate) fn special(
+        &self,
+        out: &mut String,
+        i: usize,
+        value: u64,
+        result: Option<i64>,
+    ) -> Option<bool> {
+        let m = self.memory();
+        match (self.row.name, i) {
+            ("open" | "openat", _) if self.is_mode_of_open(i) => {
+                let flags = self.arg(i - 1);
+                let creates =
+                    flags & libc::O_CREAT as u64 != 0 || flags & 0o20_200_000 == 0o20_200_000;
+                if creates {
+                    let _ = write!(out, "{}", octal(value as u32));
+                }
+                Some(creates)
+            }
+            ("mmap", 5) => {
+                hex(out, value);
+                Some(true)
+            }
+            ("mmap", 4) => {
+                m.fd(out, value as i32);
+                Some(true)
+            }
+            ("brk", 0) | ("set_tid_address", 0) | ("rseq", 0) => {
+                address(out, value);
+                Some(true)
+            }
+            ("rseq", 1 | 3) => {
+                hex(out, u64::from(value as u32));
+                Some(true)
+            }
+            ("execve" | "execveat", _)
+                if self.row.args.get(i).is_some_and(|a| a.name == "envp") =>
+            {
+                address(out, value);
+                if let Some(n) = m.count_strings(value).filter(|_| value != 0) {
+                    let _ = write!(out, " /* {n} var{} */", if n == 1 { "" } else { "s" });
+                }
+                Some(true)
+            }
+            ("futex", _) => Some(self.futex(out, i, value)),
+            ("fcntl", 2) => Some(self.fcntl(out, value)),
+            ("ioctl", 2) => Some(self.ioctl(out, value, result)),
+            ("prctl", 1..) => Some(self.prctl(out, i, value)),
+            ("wait4", 1) => {
+                self.wait_status(out, value, result);
+                Some(true)
+            }
+            ("getsockopt" | "setsockopt", 2) => {
+                let names = match self.arg(1) as i32 {
+                    libc::SOL_TCP => sets::TCP,
+                    libc::SOL_IP => sets::IP,
+                    libc::SOL_IPV6 => sets::IPV6,
+                    _ => sets::of(Set::SO),
+                };
+                one(out, u64::from(value as u32), names, "SO_*");
+                Some(true)
+            }
+            ("socket" | "socketpair", 2)
+                if self.arg(0) != libc::AF_INET as u64 && self.arg(0) != libc::AF_INET6 as u64 =>
+            {
+                let _ = write!(out, "{}", value as i32);
+                Some(true)
+            }
+            ("getdents" | "getdents64", 2) | ("prlimit64", 0) => None,
+            ("kill", 0) => {
+                let _ = write!(out, "{}", value as i32);
+                Some(true)
+            }
+            ("exit" | "exit_group", 0) => {
+                let _ = write!(out, "{}", value as i32);
+                Some(true)
+            }
+            ("rt_sigreturn", _) => Some(false),
+            _ => None,
+        }
+    }
+
+    fn is_mode_of_open(&self, i: usize) -> bool {
+        self.row.args.get(i).is_some_and(|a| a.ty == Type::Mode)
+    }
+
+    fn futex(&self, out: &mut String, i: usize, value: u64) -> bool {
+        const PRIVATE: u32 = 128;
+        const CLOCK_REALTIME: u32 = 256;
+        let op = self.arg(1) as u32;
+        let command = (op & !(PRIVATE | CLOCK_REALTIME)) as i32;
+        use libc::{
+            FUTEX_CMP_REQUEUE, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE,
+            FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
+        };
+        match i {
+            0 => address(out, value),
+            1 => {
+                let name = sets::of(Set::FUTEX)
+                    .iter()
+                    .find(|(_, v)| *v == command as u64);
+                match name {
+                    Some((name, _)) => out.push_str(name),
+                    None => hex(out, command as u64),
+                }
+                if op & PRIVATE != 0 {
+                    out.push_str("_PRIVATE");
+                }
+                if op & CLOCK_REALTIME != 0 {
+                    out.push_str("|FUTEX_CLOCK_REALTIME");
+                }
+            }
+            2 => {
+                let _ = write!(out, "{}", value as i32);
+            }
+            3 => match command {
+                FUTEX_WAKE | FUTEX_WAKE_BITSET => {
+                    return command == FUTEX_WAKE_BITSET && {
+                        out.push_str("NULL");
+                        true
+                    };
+                }
+                FUTEX_REQUEUE | FUTEX_CMP_REQUEUE | FUTEX_WAKE_OP => {
+                    let _ = write!(out, "{}", value as i32);
+                }
+                _ => self.memory().one(out, Struct::Timespec, value),
+            },
+            4 => match command {
+                FUTEX_WAIT | FUTEX_WAKE => return false,
+                FUTEX_WAIT_BITSET | FUTEX_WAKE_BITSET => address(out, value),
+                _ => address(out, value),
+            },
+            _ => match command {
+                FUTEX_WAIT_BITSET | FUTEX_WAKE_BITSET => match value as u32 {
+                    u32::MAX => out.push_str("FUTEX_BITSET_MATCH_ANY"),
+                    v => hex(out, v.into()),
+                },
+                FUTEX_CMP_REQUEUE => {
+                    let _ = write!(out, "{}", value as i32);
+                }
+                FUTEX_WAKE_OP => hex(out, value),
+                _ => return false,
+            },
+        }
+        true
+    }
+
+    fn fcntl(&self, out: &mut String, value: u64) -> bool {
+        match self.arg(1) as i32 {
+            libc::F_GETFD
+            | libc::F_GETFL
+            | libc::F_GETOWN
+            | libc::F_GETLEASE
+            | libc::F_GETPIPE_SZ => {
+                return false;
+            }
+            libc::F_SETFD => flags(out, value, &[("FD_CLOEXEC", 1)]),
+            libc::F_SETFL => open_flags(out, value),
+            libc::F_GETLK
+            | libc::F_SETLK
+            | libc::F_SETLKW
+            | libc::F_OFD_SETLK
+            | libc::F_OFD_SETLKW
+            | libc::F_OFD_GETLK => {
+                let Some(bytes) = self.memory().read(value, 32) else {
+                    address(out, value);
+                    return true;
+                };
+                let f = Fields(&bytes);
+                out.push_str("{l_type=");
+                one(out, f.u16(0).into(), sets::LOCKS, "F_*");
+                out.push_str(", l_whence=");
+                one(out, f.u16(2).into(), sets::of(Set::SEEK), "SEEK_*");
+                let _ = write!(out, ", l_start={}, l_len={}", f.i64(8), f.i64(16));
+                if self.arg(1) as i32 == libc::F_GETLK {
+                    let _ = write!(out, ", l_pid={}", f.i32(24));
+                }
+                out.push('}');
+            }
+            _ => {
+                let _ = write!(out, "{}", value as i64);
+            }
+        }
+        true
+    }
+
+    fn ioctl(&self, out: &mut String, value: u64, result: Option<i64>) -> bool {
+        let m = self.memory();
+        let ok = result.is_some_and(|r| r >= 0);
+        match self.arg(1) {
+            libc::FIOCLEX | libc::FIONCLEX | libc::TIOCNOTTY | libc::TIOCEXCL => return false,
+            libc::TIOCGWINSZ if ok => match m.read(value, 8) {
+                Some(b) => {
+                    let f = Fields(&b);
+                    let _ = write!(
+                        out,
+                        "{{ws_row={}, ws_col={}, ws_xpixel={}, ws_ypixel={}}}",
+                        f.u16(0),
+                        f.u16(2),
+                        f.u16(4),
+                        f.u16(6)
+                    );
+                }
+                None => address(out, value),
+            },
+            libc::TCGETS | libc::TCSETS | libc::TCSETSW | libc::TCSETSF
+                if ok || self.arg(1) != libc::TCGETS =>
+            {
+                match m.read(value, 36) {
+                    Some(b) => {
+                        let f = Fields(&b);
+                        let _ = write!(
+                            out,
+                            "{{c_iflag={:#x}, c_oflag={:#x}, c_cflag={:#x}, c_lflag={:#x}, ...}}",
+                            f.u32(0),
+                            f.u32(4),
+                            f.u32(8),
+                            f.u32(12)
+                        );
+                    }
+                    None => address(out, value),
+                }
+            }
+            libc::FIONREAD | libc::FIONBIO | libc::TIOCGPGRP | libc::TIOCSPGRP | libc::TIOCGSID
+                if ok
+                    || !matches!(
+                        self.arg(1),
+                        libc::FIONREAD | libc::TIOCGPGRP | libc::TIOCGSID
+                    ) =>
+            {
+                m.one(out, Struct::I32, value);
+            }
+            _ => address(out, value),
+        }
+        true
+    }
+
+    fn prctl(&self, out: &mut String, i: usize, value: u64) -> bool {
+        match self.arg(0) as i32 {
+            libc::PR_SET_NAME if i == 1 => self.memory().str(out, value),
+            libc::PR_GET_DUMPABLE
+            | libc::PR_GET_KEEPCAPS
+            | libc::PR_GET_SECUREBITS
+            | libc::PR_SET_NAME
+            | libc::PR_GET_TIMERSLACK => return false,
+            libc::PR_SET_PDEATHSIG if i == 1 => out.push_str(&sets::signal(value as i64)),
+            libc::PR_SET_PDEATHSIG
+            | libc::PR_SET_DUMPABLE
+            | libc::PR_CAPBSET_READ
+            | libc::PR_CAPBSET_DROP
+                if i > 1 =>
+            {
+                return false;
+            }
+            _ => hex(out, value),
+        }
+        true
+    }
+
+    fn wait_status(&self, out: &mut String, at: u64, result: Option<i64>) {
+        let status = match self.memory().read(at, 4) {
+            Some(b) if at != 0 && result.is_some_and(|r| r > 0) => Fields(&b).i32(0),
+            _ => return address(out, at),
+        };
+        let _ = if libc::WIFEXITED(status) {
+            write!(
+                out,
+                "[{{WIFEXITED(s) && WEXITSTATUS(s) == {}}}]",
+                libc::WEXITSTATUS(status)
+            )
+        } else if libc::WIFSIGNALED(status) {
+            let core = if libc::WCOREDUMP(status) {
+                " && WCOREDUMP(s)"
+            } else {
+                ""
+            };
+            write!(
+                out,
+                "[{{WIFSIGNALED(s) && WTERMSIG(s) == {}{core}}}]",
+                sets::signal(libc::WTERMSIG(status).into())
+            )
+        } else if libc::WIFSTOPPED(status) {
+            write!(
+                out,
+                "[{{WIFSTOPPED(s) && WSTOPSIG(s) == {}}}]",
+                sets::signal(libc::WSTOPSIG(status).into())
+            )
+        } else {
+            write!(out, "[{{WIFCONTINUED(s)}}]")
+        };
+    }
+
+    /// What clone(2) is asked for.
+    pub(crate) fn clone_flags(&self, out: &mut Args) {
+        let all = self.arg(0);
+        out.add(1, "child_stack=", |text| {
+            address(text, self.arg(1));
+            true
+        });
+        out.add(0, "flags=", |text| {
+            let (signal, bits) = (all & 0xff, all & !0xff);
+            if bits != 0 {
+                flags(text, bits, sets::of(Set::CLONE));
+            }
+            if signal != 0 {
+                if bits != 0 {
+                    text.push('|');
+                }
+                text.push_str(&sets::signal(signal as i64));
+            } else if bits == 0 {
+                text.push('0');
+            }
+            true
+        });
+    }
+
+    /// Where clone(2) puts the new thread's id and local storage.
+    pub(crate) fn clone_places(&self, out: &mut Args) {
+        let has = |bit: i32| self.arg(0) & (bit as u32 as u64) != 0;
+        if has(libc::CLONE_PARENT_SETTID) || has(libc::CLONE_PIDFD) {
+            out.add(2, "parent_tid=", |text| {
+                match self.memory().read(self.arg(2), 4) {
+                    Some(b) => {
+                        let _ = write!(text, "[{}]", Fields(&b).i32(0));
+                    }
+                    None => address(text, self.arg(2)),
+                }
+                true
+            });
+        }
+        let mut place = |i: usize, label: &str| {
+            out.add(i, label, |text| {
+                address(text, self.arg(i));
+                true
+            });
+        };
+        if has(libc::CLONE_SETTLS) {
+            place(4, "tls=");
+        }
+        if has(libc::CLONE_CHILD_SETTID) || has(libc::CLONE_CHILD_CLEARTID) {
+            place(3, "child_tidptr=");
+        }
+    }
+}
