@@ -104,7 +104,7 @@ sleep 0.1 & p=$!; wait $p; echo "waited $?"
 sleep 100 & p=$!; kill $p; wait $p; echo $?
 for i in 1 2 3 4 5 6 7 8; do (sleep 0.0$i; echo $i >> out) & done; wait; sort out
 trap 'echo usr1' USR1; (sleep 0.1; kill -USR1 $$) & wait; wait; echo done
-(trap 'echo term; exit 6' TERM; sleep 0.1 & wait; while :; do sleep 0.05; done) & p=$!; sleep 0.3; kill $p; wait $p; echo $?
+(trap 'echo term; exit 6' TERM; sleep 0.1 & wait; while :; do sleep 0.05; done) & p=$!; sleep 0.7; kill $p; wait $p; echo $?
 timeout 0.1 sleep 10; echo $?
 nohup true > /dev/null 2>&1; setsid true; nice -n 5 nice; start-stop-daemon -S -x /none -b 2>/dev/null; echo $?
 "#,
@@ -165,7 +165,7 @@ fn network_tools() {
     let Some(program) = busybox("network_tools") else {
         return;
     };
-    let text = "(nc -l -p 7777 127.0.0.1 > got &); sleep 0.3; echo over the wire | nc -w 1 127.0.0.1 7777; sleep 0.2; cat got
+    let text = "(nc -l -p 7777 127.0.0.1 > got &); sleep 1; echo over the wire | nc -w 1 127.0.0.1 7777; sleep 0.2; cat got
                 mkdir www; echo page > www/index.html; httpd -p 127.0.0.1:8080 -h www; sleep 0.2; wget -q -O - http://127.0.0.1:8080/index.html; ifconfig lo | grep -c LOOPBACK; hostname -i 2>/dev/null | wc -l";
     let out = layer(&program, text);
     assert!(
