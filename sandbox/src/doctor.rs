@@ -31,7 +31,8 @@ pub struct Check {
     pub advice: String,
 }
 
-/// Looks for everything that `duet run` uses. The calling process must have a single thread.
+/// Looks for everything that `duet run` uses. The calling process must have a single thread, and has again
+/// when this returns.
 pub fn checks() -> Vec<Check> {
     let need = |name, present: bool, advice: &str| Check {
         name,
@@ -102,7 +103,31 @@ pub fn checks() -> Vec<Check> {
         },
         advice: "with --network host a program can reach the host's abstract Unix sockets".into(),
     });
+    all.push(virtualization());
     all
+}
+
+/// Whether the VM mode can use the processor's own virtualization.
+fn virtualization() -> Check {
+    let (verdict, advice) = match (
+        duet_vm::monitor::probe::run(),
+        duet_vm::qemu::is_installed(),
+    ) {
+        (Ok(()), _) => (Verdict::Present, String::new()),
+        (Err(e), true) => (
+            Verdict::Slower,
+            format!("{e}; QEMU translates every instruction instead"),
+        ),
+        (Err(e), false) => (
+            Verdict::Slower,
+            format!("{e}; to translate instead, install QEMU (Debian: qemu-system-x86)"),
+        ),
+    };
+    Check {
+        name: "a KVM that can run a kernel (--mode vm)",
+        verdict,
+        advice,
+    }
 }
 
 fn kernel_release() -> (u32, u32) {

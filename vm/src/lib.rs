@@ -6,7 +6,8 @@
 //! | [`fuse`] | the FUSE server over a `duet-vfs` tree |
 //! | [`virtio`] | the models of virtio devices, independent of the transport |
 //! | [`vhost`] | the vhost-user-fs device around it, for QEMU |
-//! | [`qemu`] | the monitor: QEMU's smallest machine |
+//! | [`monitor`] | Duet's own monitor, on `/dev/kvm` |
+//! | [`qemu`] | QEMU's smallest machine, where that cannot be |
 //! | [`session`] | one run: the agent, the streams, the exit status |
 //! | [`kernel`], [`initramfs`] | the kernels that there are, and what they start from |
 //!
@@ -18,6 +19,7 @@ pub mod host;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;
+pub mod monitor;
 pub mod qemu;
 pub mod session;
 pub mod vhost;
