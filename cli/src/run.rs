@@ -50,6 +50,9 @@ pub struct Options {
     /// With --mode vm: show the kernel's messages on standard error
     #[arg(long)]
     console: bool,
+    /// With --mode vm: what runs the machine
+    #[arg(long, value_enum, default_value_t = MonitorOption::Auto)]
+    monitor: MonitorOption,
     /// With --mode vm: at the end, print how long each phase took
     #[arg(long)]
     timings: bool,
@@ -112,6 +115,16 @@ enum Mode {
     Layer,
     /// A Linux kernel of its own does, in a virtual machine
     Vm,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MonitorOption {
+    /// Duet's own where it can, else QEMU
+    Auto,
+    /// Duet's own, on /dev/kvm
+    Duet,
+    /// QEMU, which translates every instruction
+    Qemu,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -328,6 +341,11 @@ fn in_machine(options: &Options, began: Instant) -> Result<u8> {
         kernel: options.kernel.clone(),
         append: options.append.clone(),
         console: options.console,
+        monitor: match options.monitor {
+            MonitorOption::Auto => machine::Choice::Auto,
+            MonitorOption::Duet => machine::Choice::Duet,
+            MonitorOption::Qemu => machine::Choice::Qemu,
+        },
     };
     let outcome = machine::run(&config(options)?, &how, began)?;
     if options.timings {
@@ -347,6 +365,7 @@ pub fn check_layer(options: &Options) -> Result<()> {
         ("--kernel", options.kernel.is_some()),
         ("--append", !options.append.is_empty()),
         ("--console", options.console),
+        ("--monitor", options.monitor != MonitorOption::Auto),
         ("--timings", options.timings),
     ];
     if let Some((option, _)) = machines.iter().find(|(_, given)| *given) {

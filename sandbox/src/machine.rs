@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::tree::{self, Interfaces};
 use crate::{init, namespaces, run as layer};
 
+pub use duet_vm::machine::Choice;
 pub use duet_vm::session::{Outcome, Timings};
 
 /// What a run in a machine needs to know beside its [`Config`].
@@ -27,6 +28,8 @@ pub struct Options {
     pub append: String,
     /// Show the kernel's messages on standard error.
     pub console: bool,
+    /// What runs the machine.
+    pub monitor: Choice,
 }
 
 /// Memory of a machine without `--memory`, in bytes.
@@ -81,6 +84,7 @@ pub fn run(config: &Config, options: &Options, began: Instant) -> Result<Outcome
         cpus: config.limits.cpus.map(|n| n.ceil() as u32),
         append: options.append.clone(),
         console: options.console,
+        monitor: options.monitor,
         timeout: config.limits.timeout,
         began,
     };

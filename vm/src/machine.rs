@@ -13,6 +13,19 @@ use crate::error::Result;
 /// The tag under which the guest mounts its root by virtio-fs.
 pub const ROOT_TAG: &str = "duet-root";
 
+/// Which monitor runs a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Duet's own where the host's KVM can run a kernel and it has all the devices that are asked for, else
+    /// QEMU.
+    #[default]
+    Auto,
+    /// Duet's own.
+    Duet,
+    /// QEMU.
+    Qemu,
+}
+
 /// A machine to run. It starts with its processors in the kernel's entry, and owns what it is given.
 pub struct Machine {
     /// The kernel: an ELF image with a PVH note, or a bzImage.

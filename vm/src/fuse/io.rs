@@ -98,6 +98,49 @@ impl<'a> Segments<'a> {
         self.transfer(fd, offset, libc::pwritev)
     }
 
+    /// Receives what the socket has, without waiting. `Ok(0)`: its other end has closed it.
+    pub fn receive_from(self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+        self.message(|header| {
+            // SAFETY: the header and its iovecs, which are whole pieces of guest memory, live as long as the
+            // call.
+            unsafe { libc::recvmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) }
+        })
+    }
+
+    /// Sends as much as the socket takes, without waiting.
+    pub fn send_to(self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+        self.message(|header| {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: as above.
+            unsafe { libc::sendmsg(socket.as_raw_fd(), header, flags) }
+        })
+    }
+
+    fn message(&self, call: impl Fn(&mut libc::msghdr) -> isize) -> Result<usize, Errno> {
+        let mut iovecs = self.iovecs();
+        // SAFETY: all zeros is a valid value of this plain structure.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = iovecs.as_mut_ptr();
+        header.msg_iovlen = iovecs.len();
+        loop {
+            match Errno::result(call(&mut header)) {
+                Ok(n) => return Ok(n.unsigned_abs()),
+                Err(Errno::EINTR) => (),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// The next pieces, at most [`IOV_MAX`].
+    fn iovecs(&self) -> Vec<libc::iovec> {
+        let pieces = self.pieces.get(self.next..).unwrap_or_default();
+        let iovec = |piece: &VolatileSlice<'a>| libc::iovec {
+            iov_base: piece.ptr_guard_mut().as_ptr().cast(),
+            iov_len: piece.len(),
+        };
+        pieces.iter().take(IOV_MAX).map(iovec).collect()
+    }
+
     fn transfer(
         mut self,
         fd: BorrowedFd<'_>,
@@ -105,16 +148,8 @@ impl<'a> Segments<'a> {
         call: unsafe extern "C" fn(libc::c_int, *const libc::iovec, libc::c_int, i64) -> isize,
     ) -> Result<usize, Errno> {
         let mut done = 0usize;
-        let mut iovecs = Vec::with_capacity((self.pieces.len() - self.next).min(IOV_MAX));
         while self.len > 0 {
-            iovecs.clear();
-            let pieces = self.pieces.get(self.next..).unwrap_or_default();
-            for piece in pieces.iter().take(IOV_MAX) {
-                iovecs.push(libc::iovec {
-                    iov_base: piece.ptr_guard_mut().as_ptr().cast(),
-                    iov_len: piece.len(),
-                });
-            }
+            let iovecs = self.iovecs();
             let at = offset.checked_add(done as u64).ok_or(Errno::EINVAL)?;
             let at = i64::try_from(at).map_err(|_| Errno::EINVAL)?;
             // SAFETY: each iovec is a whole piece of guest memory, which is mapped readable and

@@ -6,19 +6,25 @@
 //! | [`memory`], `vm`, `cpu` | what KVM is given: memory, interrupt controllers, the state at the start |
 //! | `vcpu`, `control` | processors on threads, and how all of them come to the end |
 //! | `bus`, `platform` | ports and registers, and the few devices of a PC that a kernel wants |
+//! | `mmio` | virtio devices: registers, a thread for each, events by which KVM reaches it |
+//! | [`boot`] | kernel, initramfs, and the tables by which a kernel finds the rest |
 //! | [`stats`] | exits by reason, time in guest and monitor |
 //!
 //! Each processor is a thread. A processor that leaves the guest does the work of the port or register
 //! itself. Whoever ends the machine, the guest by a register or Duet by
 //! [`Running::stop`], does it through `control`, which brings all processors out; joining the threads is
-//! left to who owns the [`Monitor`].
+//! left to who owns the [`Monitor`]. A device that notices the end serves its queues once more, so that
+//! what a guest wrote before it powered off is not lost.
 //!
-//! Lock order: a device on a bus, then `control`.
+//! Lock order: a device on a bus, then `control`. A processor that resets a device waits for the device's
+//! thread, which takes no lock of a bus.
 
+pub mod boot;
 mod bus;
 mod control;
 mod cpu;
 pub mod memory;
+mod mmio;
 mod platform;
 pub mod probe;
 pub mod stats;
@@ -35,14 +41,25 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use parking_lot::Mutex;
+
+use self::boot::acpi::{self, Place};
+use self::boot::{Source, mptable};
 use self::bus::Bus;
 use self::control::Control;
 use self::cpu::Entry;
+pub use self::mmio::Shown;
+use self::mmio::Transport;
 use self::stats::Stats;
 use self::vcpu::World;
 use self::vm::Vm;
 use crate::error::{Error, Result};
-use crate::machine::{End, Running};
+use crate::fuse::Server;
+use crate::machine::{End, Machine, ROOT_TAG, Running};
+use crate::virtio::console::Console;
+use crate::virtio::device::Device;
+use crate::virtio::fs::Fs;
+use crate::virtio::rng::Rng;
 
 /// Most processors: their ids have eight bits, of which one value means all of them.
 pub const MAX_CPUS: u32 = 254;
@@ -54,6 +71,7 @@ pub struct Monitor {
     processors: Vec<JoinHandle<()>>,
     /// A processor may wait for room in it.
     serial: Option<UnixStream>,
+    devices: Vec<Arc<Mutex<Transport>>>,
     /// Behind the processors, so that KVM lets go of the memory before it is unmapped.
     _vm: Vm,
 }
@@ -64,9 +82,97 @@ struct Parts {
     ports: Bus,
     mmio: Bus,
     serial: Option<UnixStream>,
+    devices: Vec<Arc<Mutex<Transport>>>,
+}
+
+/// The first interrupt of virtio devices. Those below are of the PC.
+const FIRST_GSI: u32 = 5;
+
+/// Starts a machine.
+///
+/// # Errors
+/// There is no KVM, the kernel or an option does not fit, or the host refuses something. Whether this KVM
+/// can run the kernel shows only later: see [`probe`].
+pub fn start(machine: Machine) -> Result<Monitor> {
+    if machine.network {
+        return Err(Error::Failed(
+            "Duet's own monitor has no network device yet; use --monitor qemu with --network user"
+                .into(),
+        ));
+    }
+    if machine.cpus == 0 || machine.cpus > MAX_CPUS {
+        return Err(Error::Failed(format!(
+            "a machine has 1 to {MAX_CPUS} processors, not {}",
+            machine.cpus
+        )));
+    }
+    let kvm = vm::open()?;
+    let vm = Vm::new(&kvm, memory::create(machine.memory)?)?;
+    let serial = machine
+        .serial
+        .try_clone()
+        .map_err(|e| Error::io("sharing a socket", &e))?;
+    let mut parts = Parts {
+        vm,
+        ports: Bus::default(),
+        mmio: Bus::default(),
+        serial: Some(serial),
+        devices: Vec::new(),
+    };
+    platform::add(&mut parts.ports, &parts.vm, machine.serial)?;
+    let server =
+        Server::new(machine.root.clone()).map_err(|e| Error::step("serving the root", e))?;
+    let ports = machine.ports.into_iter().map(|p| (p.name, p.stream));
+    let devices: [Box<dyn Device>; 3] = [
+        Box::new(Fs::new(ROOT_TAG, Arc::new(server))),
+        Box::new(Console::new(ports.collect())),
+        Box::new(Rng),
+    ];
+    let mut places = Vec::new();
+    let mut command_line = machine.command_line;
+    for device in devices {
+        let place = parts.add(device)?;
+        // For kernels without ACPI (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES).
+        command_line += &format!(
+            " virtio_mmio.device={}@{:#x}:{}",
+            place.len, place.address, place.gsi
+        );
+        places.push(place);
+    }
+    let memory = parts.vm.memory();
+    mptable::put(memory, machine.cpus)?;
+    let source = Source {
+        kernel: &machine.kernel,
+        initramfs: machine.initramfs,
+        command_line: &command_line,
+        rsdp: acpi::put(memory, machine.cpus, &places)?,
+        size: machine.memory,
+    };
+    let entry = boot::load(memory, source)?;
+    parts.start(machine.cpus, entry, || Ok(()))
 }
 
 impl Parts {
+    /// Adds a virtio device at the next free place.
+    fn add(&mut self, device: Box<dyn Device>) -> Result<Place> {
+        let number = self.devices.len() as u64;
+        let address = memory::HOLE_START + number * mmio::LEN;
+        let gsi = FIRST_GSI + number as u32;
+        let transport = Transport::new(device, self.vm.memory().clone(), || Ok(()))?;
+        self.vm.interrupt_by(transport.interrupt().line(), gsi)?;
+        for (queue, kick) in (0..).zip(transport.kicks()) {
+            self.vm.notify_by(kick, address + mmio::NOTIFY, queue)?;
+        }
+        let transport = Arc::new(Mutex::new(transport));
+        self.mmio.insert(address, mmio::LEN, transport.clone());
+        self.devices.push(transport);
+        Ok(Place {
+            address: address as u32,
+            len: mmio::LEN as u32,
+            gsi,
+        })
+    }
+
     /// Starts `cpus` processors, the first one at `entry`; the others wait for it to start them.
     fn start(self, cpus: u32, entry: Entry, confine: fn() -> Result<()>) -> Result<Monitor> {
         let control = Arc::new(Control::new()?);
@@ -92,6 +198,7 @@ impl Parts {
             stats,
             processors: Vec::new(),
             serial: self.serial,
+            devices: self.devices,
             _vm: self.vm,
         };
         for (id, vcpu) in (0..).zip(made) {
@@ -109,7 +216,12 @@ impl Monitor {
         self.stats.clone()
     }
 
-    /// Waits for the processors' threads, which end as the machine has.
+    /// What its devices did so far.
+    pub fn devices(&self) -> Vec<Shown> {
+        self.devices.iter().map(|d| d.lock().show()).collect()
+    }
+
+    /// Waits for the processors' threads, which end as the machine has, and for the devices'.
     fn join(&mut self) {
         if let Some(serial) = &self.serial
             && let Err(e) = serial.shutdown(std::net::Shutdown::Write)
@@ -120,6 +232,9 @@ impl Monitor {
             if thread.join().is_err() {
                 log::error!("a processor's thread panicked");
             }
+        }
+        for device in &self.devices {
+            device.lock().halt();
         }
     }
 }

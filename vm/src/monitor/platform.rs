@@ -31,6 +31,8 @@ const CLOCK: u16 = 0x70;
 pub const POWER: u16 = 0x600;
 /// Offsets of these.
 pub const SLEEP_CONTROL: u16 = 0;
+/// Reads as zero: nothing ever wakes up.
+pub const SLEEP_STATUS: u16 = 1;
 /// A write of [`RESET_VALUE`] resets.
 pub const RESET: u16 = 2;
 /// What is written to [`RESET`].

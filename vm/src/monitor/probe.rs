@@ -220,6 +220,7 @@ pub fn run() -> Result<()> {
         ports,
         mmio: Bus::default(),
         serial: None,
+        devices: Vec::new(),
     };
     let entry = Entry::Long {
         code: CODE,

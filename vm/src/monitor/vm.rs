@@ -6,7 +6,7 @@ use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -144,6 +144,15 @@ impl Vm {
         self.fd
             .register_irqfd(&event, gsi)
             .map_err(step("an interrupt by eventfd"))
+    }
+
+    /// From now on, the guest's write of the 32-bit `value` at `address` is a write to `event`, without a
+    /// turn through the monitor.
+    pub fn notify_by(&self, event: &EventFd, address: u64, value: u32) -> Result<()> {
+        let event = borrow(event)?;
+        self.fd
+            .register_ioevent(&event, &IoEventAddress::Mmio(address), value)
+            .map_err(step("a notification by eventfd"))
     }
 }
 

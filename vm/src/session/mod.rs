@@ -25,8 +25,8 @@ use crate::error::{Error, Result};
 use crate::host::{self, TscSample};
 use crate::initramfs;
 use crate::kernel::Kernel;
-use crate::machine::{End, Machine, Port, ROOT_TAG, Running};
-use crate::qemu;
+use crate::machine::{Choice, End, Machine, Port, ROOT_TAG, Running};
+use crate::{monitor, qemu};
 use console::Console;
 use events::{Event, Events};
 use streams::{Input, Output};
@@ -43,6 +43,8 @@ pub struct Run {
     pub root: Arc<Vfs>,
     /// Memory in bytes.
     pub memory: u64,
+    /// Which monitor runs it.
+    pub monitor: Choice,
     /// Virtual processors; `None`: as many as the monitor runs well.
     pub cpus: Option<u32>,
     /// More for the kernel's command line.
@@ -103,7 +105,10 @@ pub fn run(run: Run) -> Result<Outcome> {
         serial: machines_serial,
         network,
     };
-    let machine = qemu::start(machine)?;
+    let machine: Box<dyn Running> = match choose(run.monitor, network) {
+        Choice::Duet => Box::new(monitor::start(machine)?),
+        _ => Box::new(qemu::start(machine)?),
+    };
     let monitor = machine.describe();
     log::info!(
         "{monitor} runs {} with {cpus} processor(s)",
@@ -123,7 +128,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         .map_err(|e| Error::io("setting up a socket", &e))?;
     let mut session = Session {
         start: run.start,
-        machine: Box::new(machine),
+        machine,
         control,
         console,
         events,
@@ -144,6 +149,24 @@ pub fn run(run: Run) -> Result<Outcome> {
         exit_code,
         timings: session.timings,
     })
+}
+
+/// Which monitor it is to be, by what was asked for and what this host can.
+fn choose(wanted: Choice, network: bool) -> Choice {
+    if wanted != Choice::Auto {
+        return wanted;
+    }
+    if network {
+        log::info!("QEMU is used, as Duet's own monitor has no network device yet");
+        return Choice::Qemu;
+    }
+    match monitor::probe::run() {
+        Ok(()) => Choice::Duet,
+        Err(e) => {
+            log::info!("QEMU is used, as {e}");
+            Choice::Qemu
+        }
+    }
 }
 
 /// The kernel's command line: quick to start, quiet, and gone at once when the guest fails.

@@ -1,9 +1,12 @@
 //! The file-system device (VIRTIO 1.2, section 5.11): every chain of every queue is one FUSE request.
 
+use std::sync::Arc;
+
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemoryMmap;
 
 use super::chain;
+use super::device::{Active, Device};
 use crate::fuse::Server;
 
 /// Device number.
@@ -21,6 +24,53 @@ pub fn config(tag: &str) -> Vec<u8> {
     config.resize(TAG_LEN, 0);
     config.extend_from_slice(&1u32.to_le_bytes());
     config
+}
+
+/// The device of our own monitor, which answers in this process.
+pub struct Fs {
+    tag: &'static str,
+    server: Arc<Server>,
+}
+
+impl Fs {
+    /// Serves a tree under a tag of at most 36 bytes.
+    pub fn new(tag: &'static str, server: Arc<Server>) -> Fs {
+        Fs { tag, server }
+    }
+}
+
+impl Device for Fs {
+    fn id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn name(&self) -> &'static str {
+        "fs"
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE; QUEUES]
+    }
+
+    fn config(&self) -> Vec<u8> {
+        config(self.tag)
+    }
+
+    fn serve(&mut self, active: &mut Active) -> Result<(), virtio_queue::Error> {
+        loop {
+            let woken = active.wait(&[]);
+            for queue in 0..QUEUES {
+                active.with_queue(queue, |q, mem| serve(&self.server, q, mem))?;
+            }
+            if woken.stop {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Serves what is in the queue, until it is empty. Returns whether the driver wants to be notified.

@@ -5,4 +5,7 @@
 //! chain is the guest's and untrusted.
 
 pub mod chain;
+pub mod console;
+pub mod device;
 pub mod fs;
+pub mod rng;

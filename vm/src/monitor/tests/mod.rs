@@ -83,6 +83,7 @@ pub fn pc(code: &[u8]) -> (Parts, UnixStream) {
         ports,
         mmio: Bus::default(),
         serial: Some(serial),
+        devices: Vec::new(),
     };
     (parts, ours)
 }

@@ -1,0 +1,380 @@
+//! The console device with several ports (VIRTIO 1.2, section 5.3), each a stream of bytes between a
+//! character device of the guest and a socket here.
+//!
+//! Port 0 is left out: a kernel would take it for a console. A sender is held up while its receiver is slow:
+//! what the guest writes stays in its queue until the socket has room, and the socket is read only while the
+//! guest has the port open and room for it.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryMmap;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::chain;
+use super::device::{Active, Device};
+
+/// `VIRTIO_CONSOLE_F_MULTIPORT`
+const MULTIPORT: u64 = 1 << 1;
+
+/// Queues of control messages.
+const CONTROL_TO_GUEST: usize = 2;
+const CONTROL_FROM_GUEST: usize = 3;
+
+/// Sizes of the queues for data and for control messages.
+const DATA_QUEUE: u16 = 128;
+const CONTROL_QUEUE: u16 = 64;
+
+/// Control messages that wait for the guest to take them, at most. It is not heard before it does.
+const MOST_MESSAGES: usize = 64;
+
+/// Kinds of control messages.
+const DEVICE_READY: u16 = 0;
+const DEVICE_ADD: u16 = 1;
+const PORT_READY: u16 = 3;
+const PORT_OPEN: u16 = 6;
+const PORT_NAME: u16 = 7;
+
+/// `struct virtio_console_control`
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+struct Control {
+    port: u32,
+    event: u16,
+    value: u16,
+}
+
+/// One port, whose number is its place in the list and one.
+struct Port {
+    name: &'static str,
+    stream: UnixStream,
+    /// The guest has opened it.
+    open_in_guest: bool,
+    /// The other end of the socket is there.
+    open_here: bool,
+    /// There may be room for more in the guest.
+    room: bool,
+    /// The socket is full.
+    held_up: bool,
+    /// So much of the first chain has been sent.
+    sent: usize,
+}
+
+/// The device.
+pub struct Console {
+    ports: Vec<Port>,
+    /// Messages for the guest, and the name behind one.
+    messages: VecDeque<(Control, &'static str)>,
+    /// They are so many that the guest is not heard.
+    deaf: bool,
+}
+
+impl Console {
+    /// A device with these ports, in this order from number 1 on.
+    pub fn new(ports: Vec<(&'static str, UnixStream)>) -> Console {
+        let port = |(name, stream)| Port {
+            name,
+            stream,
+            open_in_guest: false,
+            open_here: true,
+            room: true,
+            held_up: false,
+            sent: 0,
+        };
+        Console {
+            ports: ports.into_iter().map(port).collect(),
+            messages: VecDeque::new(),
+            deaf: false,
+        }
+    }
+
+    fn say(&mut self, port: usize, event: u16, value: u16) {
+        let name = match event {
+            PORT_NAME => self.ports.get(port).map_or("", |p| p.name),
+            _ => "",
+        };
+        let message = Control {
+            port: number(port),
+            event,
+            value,
+        };
+        self.messages.push_back((message, name));
+    }
+
+    /// What the guest says. Its ports are numbers that it may make up.
+    fn hear(&mut self, message: Control) {
+        let port = (message.port as usize).checked_sub(1);
+        let port = port.filter(|&p| p < self.ports.len());
+        match (message.event, port) {
+            (DEVICE_READY, _) if message.value == 1 => {
+                for port in 0..self.ports.len() {
+                    self.say(port, DEVICE_ADD, 0);
+                }
+            }
+            (PORT_READY, Some(port)) if message.value == 1 => {
+                self.say(port, PORT_NAME, 1);
+                if self.ports.get(port).is_some_and(|p| p.open_here) {
+                    self.say(port, PORT_OPEN, 1);
+                }
+            }
+            (PORT_OPEN, Some(port)) => {
+                if let Some(port) = self.ports.get_mut(port) {
+                    port.open_in_guest = message.value == 1;
+                }
+            }
+            _ => log::debug!("virtio-console: the guest says {message:?}"),
+        }
+    }
+
+    /// Hears control messages, as long as there is room for answers.
+    fn take_messages(
+        &mut self,
+        queue: &mut Queue,
+        mem: &GuestMemoryMmap,
+    ) -> Result<bool, virtio_queue::Error> {
+        self.deaf = false;
+        each(queue, mem, |chain| {
+            // Each may lead to a message for every port.
+            if self.messages.len() + self.ports.len().max(2) > MOST_MESSAGES {
+                self.deaf = true;
+                return None;
+            }
+            if let Some((mut bytes, _)) = chain {
+                let mut message = Control::default();
+                if bytes.read(message.as_mut_bytes()) == size_of::<Control>() {
+                    self.hear(message);
+                }
+            }
+            Some(0)
+        })
+    }
+
+    /// Gives the guest the messages for which it has room.
+    fn give_messages(
+        &mut self,
+        queue: &mut Queue,
+        mem: &GuestMemoryMmap,
+    ) -> Result<bool, virtio_queue::Error> {
+        if self.messages.is_empty() {
+            return Ok(false);
+        }
+        each(queue, mem, |chain| {
+            let (message, name) = self.messages.pop_front()?;
+            let Some((_, mut room)) = chain else {
+                return Some(0);
+            };
+            Some(room.write(message.as_bytes()) + room.write(name.as_bytes()))
+        })
+    }
+}
+
+impl Port {
+    /// Gives the guest what has come.
+    fn receive(
+        &mut self,
+        queue: &mut Queue,
+        mem: &GuestMemoryMmap,
+    ) -> Result<bool, virtio_queue::Error> {
+        let mut waiting = false;
+        let notify = each(queue, mem, |chain| {
+            if !self.open_in_guest || !self.open_here || waiting {
+                waiting = true;
+                return None;
+            }
+            let Some((_, room)) = chain else {
+                return Some(0);
+            };
+            if room.is_empty() {
+                return Some(0);
+            }
+            match room.receive_from(self.stream.as_fd()) {
+                Ok(0) => self.open_here = false,
+                Ok(n) => return Some(n),
+                Err(Errno::EAGAIN) => (),
+                Err(e) => {
+                    log::debug!("virtio-console: {}: {e}", self.name);
+                    self.open_here = false;
+                }
+            }
+            waiting = true;
+            None
+        })?;
+        self.room = waiting;
+        Ok(notify)
+    }
+
+    /// Sends what the guest has written.
+    fn send(
+        &mut self,
+        queue: &mut Queue,
+        mem: &GuestMemoryMmap,
+    ) -> Result<bool, virtio_queue::Error> {
+        self.held_up = false;
+        each(queue, mem, |chain| {
+            let Some((mut bytes, _)) = chain else {
+                self.sent = 0;
+                return Some(0);
+            };
+            drop(bytes.split_to(self.sent));
+            let rest = bytes.len();
+            if rest > 0 {
+                match bytes.send_to(self.stream.as_fd()) {
+                    // More pieces than one call takes, or a full socket: the next call tells.
+                    Ok(n) if n < rest => {
+                        self.sent += n;
+                        self.held_up = true;
+                        return None;
+                    }
+                    Ok(_) => (),
+                    Err(Errno::EAGAIN) => {
+                        self.held_up = true;
+                        return None;
+                    }
+                    // Nobody reads any more. The guest hears of that elsewhere.
+                    Err(e) => log::debug!("virtio-console: {}: {e}", self.name),
+                }
+            }
+            self.sent = 0;
+            Some(0)
+        })
+    }
+
+    /// What is waited for at the socket.
+    fn interest(&self) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        flags.set(
+            PollFlags::POLLIN,
+            self.open_in_guest && self.open_here && self.room,
+        );
+        flags.set(PollFlags::POLLOUT, self.held_up);
+        flags
+    }
+}
+
+impl Device for Console {
+    fn id(&self) -> u32 {
+        3
+    }
+
+    fn name(&self) -> &'static str {
+        "console"
+    }
+
+    fn features(&self) -> u64 {
+        MULTIPORT
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        let mut sizes = vec![DATA_QUEUE; 2 * (self.ports.len() + 2)];
+        for control in [CONTROL_TO_GUEST, CONTROL_FROM_GUEST] {
+            if let Some(size) = sizes.get_mut(control) {
+                *size = CONTROL_QUEUE;
+            }
+        }
+        sizes
+    }
+
+    fn config(&self) -> Vec<u8> {
+        // Columns and rows, which are not offered; ports, the one that is left out with them.
+        let ports = number(self.ports.len());
+        [&[0; 4], &ports.to_le_bytes()[..], &[0; 4]].concat()
+    }
+
+    fn serve(&mut self, active: &mut Active) -> Result<(), virtio_queue::Error> {
+        self.messages.clear();
+        self.deaf = false;
+        for port in &mut self.ports {
+            (port.open_in_guest, port.room) = (false, true);
+            (port.held_up, port.sent) = (false, 0);
+        }
+        loop {
+            let woken = {
+                let waits = |p: &Port| !p.interest().is_empty();
+                let others: Vec<(BorrowedFd<'_>, PollFlags)> = self
+                    .ports
+                    .iter()
+                    .filter(|p| waits(p))
+                    .map(|p| (p.stream.as_fd(), p.interest()))
+                    .collect();
+                active.wait(&others)
+            };
+            active.with_queue(CONTROL_FROM_GUEST, |q, mem| self.take_messages(q, mem))?;
+            for i in 0..self.ports.len() {
+                let Some(port) = self.ports.get_mut(i) else {
+                    continue;
+                };
+                let was_open = port.open_here;
+                active.with_queue(queue_to_host(i), |q, mem| port.send(q, mem))?;
+                if port.open_in_guest && port.open_here {
+                    active.with_queue(queue_to_guest(i), |q, mem| port.receive(q, mem))?;
+                }
+                if was_open && !port.open_here {
+                    self.say(i, PORT_OPEN, 0);
+                }
+            }
+            active.with_queue(CONTROL_TO_GUEST, |q, mem| self.give_messages(q, mem))?;
+            // What was not heard for want of room may be heard now.
+            while self.deaf && self.messages.is_empty() {
+                active.with_queue(CONTROL_FROM_GUEST, |q, mem| self.take_messages(q, mem))?;
+                active.with_queue(CONTROL_TO_GUEST, |q, mem| self.give_messages(q, mem))?;
+            }
+            if woken.stop {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The number of the port at a place of the list.
+fn number(place: usize) -> u32 {
+    u32::try_from(place + 1).unwrap_or(u32::MAX)
+}
+
+/// The queue by which the port at a place of the list is read by the guest.
+fn queue_to_guest(place: usize) -> usize {
+    2 * (place + 1) + 2
+}
+
+/// The queue by which it is written.
+fn queue_to_host(place: usize) -> usize {
+    queue_to_guest(place) + 1
+}
+
+/// A chain's part to read and part to write; `None`: it leads out of the guest's memory.
+type Halves<'a> = Option<(crate::fuse::Segments<'a>, crate::fuse::Segments<'a>)>;
+
+/// Calls `work` for each chain of the queue; it returns how many bytes it has written, or `None` to leave
+/// this chain and those behind it for later. Returns whether the driver wants to be notified.
+fn each(
+    queue: &mut Queue,
+    mem: &GuestMemoryMmap,
+    mut work: impl FnMut(Halves<'_>) -> Option<usize>,
+) -> Result<bool, virtio_queue::Error> {
+    let mut served = false;
+    loop {
+        queue.disable_notification(mem)?;
+        while let Some(chain) = queue.iter(mem)?.next() {
+            let head = chain.head_index();
+            let halves = chain::split(mem, chain);
+            if halves.is_none() {
+                log::warn!("virtio-console: a buffer outside of memory");
+            }
+            let Some(len) = work(halves) else {
+                queue.go_to_previous_position();
+                return Ok(served && queue.needs_notification(mem)?);
+            };
+            queue.add_used(mem, head, u32::try_from(len).unwrap_or(u32::MAX))?;
+            served = true;
+        }
+        if !queue.enable_notification(mem)? {
+            break;
+        }
+    }
+    Ok(served && queue.needs_notification(mem)?)
+}

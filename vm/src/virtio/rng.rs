@@ -1,0 +1,83 @@
+//! The entropy device (VIRTIO 1.2, section 5.4): fills what it is given with the host's random bytes.
+
+use nix::errno::Errno;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryMmap;
+
+use super::chain;
+use super::device::{Active, Device};
+
+/// Most bytes for one chain: the driver asks again for more.
+const MOST: usize = 4096;
+
+/// The device.
+pub struct Rng;
+
+impl Device for Rng {
+    fn id(&self) -> u32 {
+        4
+    }
+
+    fn name(&self) -> &'static str {
+        "rng"
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        vec![64]
+    }
+
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn serve(&mut self, active: &mut Active) -> Result<(), virtio_queue::Error> {
+        loop {
+            let woken = active.wait(&[]);
+            active.with_queue(0, fill)?;
+            if woken.stop {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Fills what is in the queue. Returns whether the driver wants to be notified.
+pub fn fill(queue: &mut Queue, mem: &GuestMemoryMmap) -> Result<bool, virtio_queue::Error> {
+    let mut bytes = [0; MOST];
+    let mut served = false;
+    loop {
+        queue.disable_notification(mem)?;
+        while let Some(chain) = queue.iter(mem)?.next() {
+            let head = chain.head_index();
+            let len = match chain::split(mem, chain) {
+                Some((_, mut room)) => {
+                    let wanted = room.len().min(MOST);
+                    let bytes = random(bytes.get_mut(..wanted).unwrap_or_default());
+                    room.write(bytes)
+                }
+                None => {
+                    log::warn!("virtio-rng: a request outside of memory");
+                    0
+                }
+            };
+            queue.add_used(mem, head, u32::try_from(len).unwrap_or(u32::MAX))?;
+            served = true;
+        }
+        if !queue.enable_notification(mem)? {
+            break;
+        }
+    }
+    Ok(served && queue.needs_notification(mem)?)
+}
+
+/// Fills with random bytes, as far as the host has some at once.
+fn random(bytes: &mut [u8]) -> &[u8] {
+    // SAFETY: the buffer is as long as is said.
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    let n = Errno::result(n).unwrap_or(0).unsigned_abs();
+    bytes.get(..n).unwrap_or_default()
+}
