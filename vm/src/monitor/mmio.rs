@@ -366,7 +366,8 @@ impl Registers for Transport {
             for (to, from) in data.iter_mut().zip(there) {
                 *to = *from;
             }
-        } else if let (Ok(data), true) = (<&mut [u8; 4]>::try_from(data), offset % 4 == 0) {
+        } else if let (Ok(data), true) = (<&mut [u8; 4]>::try_from(data), offset.is_multiple_of(4))
+        {
             *data = self.register(offset).to_le_bytes();
         }
     }
@@ -374,7 +375,7 @@ impl Registers for Transport {
     fn write(&mut self, offset: u64, data: &[u8]) -> Option<End> {
         if let (Ok(data), true) = (
             <[u8; 4]>::try_from(data),
-            offset % 4 == 0 && offset < CONFIG,
+            offset.is_multiple_of(4) && offset < CONFIG,
         ) {
             self.set_register(offset, u32::from_le_bytes(data));
         }
