@@ -143,9 +143,12 @@ fn nothing_is_left_of_a_machine() {
     assert_eq!(belongings(), before);
 }
 
+/// Writes: where, and what.
+type Writes = Vec<(u64, Vec<u8>)>;
+
 /// Fills memory-mapped reads with a pattern, and keeps what is written.
 struct Pattern {
-    seen: Arc<Mutex<Vec<(u64, Vec<u8>)>>>,
+    seen: Arc<Mutex<Writes>>,
 }
 
 impl Registers for Pattern {
