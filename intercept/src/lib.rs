@@ -120,6 +120,11 @@ pub trait Engine: Send + Sync {
     /// Whether the caller still waits for its answer.
     fn is_live(&self, call: &Call) -> bool;
 
+    /// Whether guest threads may have a tracer of their own, ptrace(2).
+    fn leaves_tracing(&self) -> bool {
+        true
+    }
+
     /// The descriptor that the engine itself keeps in the table of a process (its id in the
     /// supervisor's numbers) and that the guest is not to be shown.
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {

@@ -116,6 +116,10 @@ impl<E: Engine> Engine for Observed<E> {
         self.engine.is_live(call)
     }
 
+    fn leaves_tracing(&self) -> bool {
+        self.engine.leaves_tracing()
+    }
+
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {
         self.engine.own_descriptor(pid)
     }

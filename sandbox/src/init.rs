@@ -140,24 +140,21 @@ fn become_root() -> Step<()> {
     setresuid(uid, uid, uid).named("becoming root of the namespace")
 }
 
-/// Mounts the private tmpfs and a procfs, hands both to the supervisor, and moves to an empty,
-/// read-only root, where no path leads anywhere. Returns the procfs.
+/// Mounts the private tmpfs, a procfs and the tmpfs of programs for the kernel to load, hands them to the
+/// supervisor, and moves to a read-only root, empty but for such programs. Returns the procfs.
 fn private_mounts(channel: &Channel) -> Step<OwnedFd> {
     let none = None::<&CStr>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .named("making mounts private")?;
     let store = store_mount().named("mounting a tmpfs")?;
     let proc = detached_mount(c"proc", &[], 0).named("mounting a procfs of the pid namespace")?;
+    let (images, root) = images_and_root().named("mounting an empty root")?;
     channel
-        .send(&Message::Mounts, &[store.as_fd(), proc.as_fd()])
+        .send(
+            &Message::Mounts,
+            &[store.as_fd(), proc.as_fd(), images.as_fd()],
+        )
         .named("handing over the mounts")?;
-    const MOUNT_ATTR_RDONLY: libc::c_uint = 1;
-    let root = detached_mount(
-        c"tmpfs",
-        &[(c"mode", c"0555"), (c"size", c"4k")],
-        MOUNT_ATTR_RDONLY,
-    )
-    .named("mounting an empty root")?;
     attach_to_root(root.as_fd()).named("mounting an empty root")?;
     nix::unistd::fchdir(root.as_fd()).named("entering the empty root")?;
     match nix::unistd::pivot_root(".", ".") {
@@ -207,6 +204,46 @@ fn detached_mount(
     config(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null())?;
     // SAFETY: integers.
     owned(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), CLOEXEC, attributes) })
+}
+
+/// The tmpfs of programs that the kernel is to load ([`duet_syscalls::images`]), and a mount of the one
+/// directory of it that guests see, through which nothing is written. Both are attached nowhere.
+fn images_and_root() -> nix::Result<(OwnedFd, OwnedFd)> {
+    const ROOM: [(&CStr, &CStr); 3] = [
+        (c"mode", c"0755"),
+        (c"size", c"512m"),
+        (c"nr_inodes", c"32k"),
+    ];
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    const CLONE: libc::c_uint = 1 | libc::O_CLOEXEC as libc::c_uint;
+    let images = detached_mount(c"tmpfs", &ROOM, 0)?;
+    let name = CString::new(duet_syscalls::images::ROOT).map_err(|_| Errno::EINVAL)?;
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o755);
+    nix::sys::stat::mkdirat(images.as_fd(), name.as_c_str(), mode)?;
+    // Only what is attached can be cloned.
+    attach_to_root(images.as_fd())?;
+    // SAFETY: a C string and integers.
+    let n =
+        unsafe { libc::syscall(libc::SYS_open_tree, images.as_raw_fd(), name.as_ptr(), CLONE) };
+    // SAFETY: the kernel has just returned this descriptor to us.
+    let root = unsafe { OwnedFd::from_raw_fd(Errno::result(n)? as RawFd) };
+    let attributes: [u64; 4] = [MOUNT_ATTR_RDONLY, 0, 0, 0];
+    // SAFETY: a C string, and a `struct mount_attr` (set, clear, propagation, user namespace) of the
+    // length that is announced.
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            root.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    Errno::result(n)?;
+    nix::unistd::fchdir(images.as_fd())?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok((images, root))
 }
 
 fn attach_to_root(mount: BorrowedFd<'_>) -> nix::Result<()> {

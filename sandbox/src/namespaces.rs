@@ -43,15 +43,20 @@ pub fn fork_into_new(own_network: bool) -> Result<Option<Pid>> {
     }
 }
 
-/// Maps id 0 of the child's user namespace to an id without privileges on the host: the caller's, or
-/// nobody's if the caller is root. No other id exists there.
+/// User and group of the host that id 0 of a sandbox's user namespace stands for: the caller's, or
+/// nobody's if the caller is root.
+pub fn own_ids() -> (u32, u32) {
+    match geteuid().is_root() {
+        true => (NOBODY, NOBODY),
+        false => (geteuid().as_raw(), getegid().as_raw()),
+    }
+}
+
+/// Maps id 0 of the child's user namespace to [`own_ids`], which have no privileges on the host. No
+/// other id exists there.
 pub fn write_id_maps(child: Pid) -> Result<()> {
     let root = geteuid().is_root();
-    let (uid, gid) = if root {
-        (NOBODY, NOBODY)
-    } else {
-        (geteuid().as_raw(), getegid().as_raw())
-    };
+    let (uid, gid) = own_ids();
     let write = |file: &str, text: String| {
         let path = format!("/proc/{child}/{file}");
         fs::write(&path, text).map_err(|e| Error::Failed(format!("writing {path}: {e}")))

@@ -11,7 +11,8 @@ use duet_intercept::ptrace::Ptrace;
 use duet_intercept::seccomp::Seccomp;
 use duet_intercept::{self as intercept, Observed, Observer};
 use duet_loader::stub::stub_elf;
-use duet_syscalls::handlers::exec::{self, ExecError};
+use duet_syscalls::handlers::exec::{self, ExecError, SetId};
+use duet_syscalls::images::Images;
 use duet_syscalls::kernel::{Counters, Kernel};
 use duet_syscalls::process::{PendingExec, ProcessTable, State};
 use duet_syscalls::table::{self, Disposition, Row, Rule, filter};
@@ -187,15 +188,21 @@ fn supervise(
     }
     init.tell(&Message::Mapped)?;
     let mut mounts = init.expect(&Message::Mounts)?.into_iter();
-    let (Some(tmpfs), Some(proc)) = (mounts.next(), mounts.next()) else {
+    let (Some(tmpfs), Some(proc), Some(images)) = (mounts.next(), mounts.next(), mounts.next())
+    else {
         return Err(Error::Failed("init handed over no mounts".into()));
     };
+    let images = Images::new(images, namespaces::own_ids())
+        .map_err(|e| Error::step("preparing for programs that the kernel loads", e))?;
     let tmpfs = if nix::unistd::geteuid().is_root() {
         init::store_mount().map_err(|e| Error::step("mounting a tmpfs", e))?
     } else {
         tmpfs
     };
     let names = Arc::new(Names::new(&config.hostname));
+    let proc_of_table = proc.try_clone();
+    let proc_of_table =
+        proc_of_table.map_err(|e| Error::Failed(format!("duplicating a descriptor: {e}")))?;
     let shares_network = config.network == Network::Host;
     let source = Arc::new(Source::new(
         proc,
@@ -213,6 +220,7 @@ fn supervise(
         ProcessTable::new(initial, first).map_err(|e| Error::step("making a process table", e))?;
     let processes = Arc::new(processes);
     processes.set_init(init.pid.as_raw());
+    processes.set_proc(proc_of_table);
     source.set_processes(processes.clone());
     duet_syscalls::wait::install_interrupt().map_err(|e| Error::step("preparing signals", e))?;
     let requests = Arc::new(Requests::new(init.channel.clone()));
@@ -232,6 +240,8 @@ fn supervise(
         singletons,
         tmpfs,
         watches: Default::default(),
+        traces: Default::default(),
+        images,
         memory_limit: config.limits.memory,
         stub_id: BackingId {
             dev: stub_stat.st_dev,
@@ -500,7 +510,7 @@ pub(crate) fn first_program(config: &Config, vfs: &Vfs) -> Result<(State, Pendin
     let location = vfs.resolve(&cx, &state.cwd, &path, Lookup::FOLLOW);
     let pending = location
         .map_err(ExecError::Access)
-        .and_then(|l| exec::prepare(vfs, &cx, &state, &path, l))
+        .and_then(|l| exec::prepare(vfs, &cx, &state, &path, l, SetId::Honoured))
         .map_err(|e| explain(config, name, &e))?;
     Ok((state, pending))
 }

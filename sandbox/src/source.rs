@@ -92,6 +92,7 @@ impl ProcessSource for Source {
             exe,
             exe_path,
             cmdline_prefix: program.and_then(|p| p.cmdline_prefix.clone()),
+            auxv: program.and_then(|p| p.auxv.clone()),
             no_new_privs: state.no_new_privs,
             seccomp_filters: 0,
             dumpable: true,

@@ -46,9 +46,11 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
         // It died between call and look-up: nobody waits for the answer.
         Err(e) => return refuse(kernel, &call, e),
     };
+    process.notice_exec();
     if !from_stub {
         process.forget_failed_exec(call.tid);
     }
+    let held = process.take_held();
     let state = process.state();
     let task = Task {
         kernel: kernel.clone(),
@@ -56,6 +58,9 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
         state,
         call,
     };
+    if let Some(held) = held {
+        handlers::exec::give_back(&task, held);
+    }
     let result = handler(&task);
     finish(&task, result);
 }

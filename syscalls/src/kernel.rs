@@ -10,6 +10,7 @@ use duet_vfs::tmp::TmpFs;
 use duet_vfs::{BackingId, FileSystem, Vfs};
 use parking_lot::Mutex;
 
+use crate::images::Images;
 use crate::peers::Peers;
 use crate::process::ProcessTable;
 use crate::sockets::SocketNames;
@@ -126,6 +127,10 @@ pub struct Kernel {
     pub tmpfs: Arc<TmpFs>,
     /// Whether the guest has ever watched a file (inotify(7)).
     pub watches: AtomicBool,
+    /// Whether the guest has ever traced a process (ptrace(2)).
+    pub traces: AtomicBool,
+    /// Where the kernel finds what it is to load itself.
+    pub images: Images,
     /// Bytes of memory that the sandbox is held to.
     pub memory_limit: Option<u64>,
     /// The start-up stub, a sealed memfd.

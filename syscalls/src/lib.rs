@@ -12,6 +12,7 @@
 mod abi;
 pub mod dispatch;
 pub mod handlers;
+pub mod images;
 pub mod kernel;
 pub mod peers;
 pub mod process;

@@ -6,18 +6,19 @@
 //!
 //! # Lock order
 //!
-//! `ProcessTable::inner`, then `Process::state`, then `ProcessTable::states`. None is held over a call
+//! `ProcessTable::inner`, then `Process::pending_exec`, then `Process::state`, then `ProcessTable::states`. None is held over a call
 //! to the VFS.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use duet_intercept::Tid;
+use duet_vfs::BackingId;
 use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::Location;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -34,6 +35,8 @@ pub struct Program {
     /// For a `#!` script: what stands in `/proc/PID/cmdline` in place of the first argument, each
     /// string with its NUL.
     pub cmdline_prefix: Option<Vec<u8>>,
+    /// The auxiliary vector, `/proc/PID/auxv`, where the kernel knows that of the stub.
+    pub auxv: Option<Arc<[u8]>>,
 }
 
 /// Virtual state, replaced as a whole when it changes, and shared by `fork`.
@@ -65,6 +68,29 @@ pub struct PendingExec {
     pub state: State,
     /// What the stub is to do.
     pub launch: crate::handlers::exec::Launch,
+    /// If the kernel loads the program itself, the copy that it is given, and what the caller held in
+    /// its place.
+    pub native: Option<Native>,
+}
+
+/// A program that the kernel loads; see [`images`](crate::images).
+pub struct Native {
+    /// The copy.
+    pub copy: BackingId,
+    /// What the caller held in its place.
+    pub held: Option<Held>,
+}
+
+/// A descriptor of a process that a copy has taken the place of for the time of an execveat(2).
+pub struct Held {
+    /// Its number.
+    pub number: RawFd,
+    /// What it was.
+    pub fd: OwnedFd,
+    /// Whether it is closed by `execve`.
+    pub closes: bool,
+    /// The copy.
+    pub copy: BackingId,
 }
 
 /// One guest process (thread group).
@@ -76,6 +102,10 @@ pub struct Process {
     state: Mutex<Arc<State>>,
     /// The `execve` under way.
     pub pending_exec: Mutex<Option<PendingExec>>,
+    /// Whether the kernel does that.
+    loads_natively: AtomicBool,
+    /// See [`Held`].
+    held: Mutex<Option<Held>>,
 }
 
 impl Process {
@@ -104,10 +134,50 @@ impl Process {
 
     /// Forgets an `execve` that `tid` has come back from: the kernel has refused it.
     pub fn forget_failed_exec(&self, tid: Tid) {
-        let mut pending = self.pending_exec.lock();
-        if pending.as_ref().is_some_and(|p| p.tid == tid) {
-            *pending = None;
+        let failed = self.pending_exec.lock().take_if(|p| p.tid == tid);
+        let Some(native) = failed.and_then(|p| p.native) else {
+            return;
+        };
+        self.loads_natively.store(false, Ordering::Release);
+        *self.held.lock() = native.held;
+        // The new state's number is there already.
+        self.restamp();
+    }
+
+    /// If the kernel has loaded a program, takes on the state after that `execve`: nobody tells of it.
+    pub fn notice_exec(&self) {
+        if self.loads_natively.load(Ordering::Acquire) {
+            self.settle();
         }
+    }
+
+    fn settle(&self) {
+        let mut pending = self.pending_exec.lock();
+        let copy = pending.as_ref().and_then(|p| p.native.as_ref());
+        let exe = nix::sys::stat::stat(format!("/proc/{}/exe", self.tgid).as_str());
+        let (Some(copy), Ok(exe)) = (copy.map(|n| n.copy), exe) else {
+            return;
+        };
+        if (exe.st_dev, exe.st_ino) != (copy.dev, copy.ino) {
+            return;
+        }
+        if let Some(done) = pending.take() {
+            self.loads_natively.store(false, Ordering::Release);
+            *self.state.lock() = Arc::new(done.state);
+            *self.held.lock() = done.native.and_then(|n| n.held);
+            self.restamp();
+        }
+    }
+
+    fn restamp(&self) {
+        if let Err(e) = states::stamp(self.tgid, self.state.lock().number) {
+            log::debug!("process {} is gone: {e}", self.tgid);
+        }
+    }
+
+    /// What the process is to hold again, once.
+    pub fn take_held(&self) -> Option<Held> {
+        self.held.lock().take()
     }
 
     /// Its `RLIMIT_FSIZE` in bytes.
@@ -149,6 +219,7 @@ impl Process {
 
     /// The present state.
     pub fn state(&self) -> Arc<State> {
+        self.notice_exec();
         self.state.lock().clone()
     }
 
@@ -202,6 +273,8 @@ pub struct ProcessTable {
     /// The program that the first process is about to run.
     first_launch: Mutex<Option<PendingExec>>,
     next_serial: AtomicU64,
+    /// A procfs of the sandbox's pid namespace.
+    proc: OnceLock<OwnedFd>,
     /// Those that have ended are noted here.
     peers: Arc<Mutex<Peers>>,
 }
@@ -212,6 +285,25 @@ fn read_proc<T>(path: &str, parse: impl FnOnce(&[u8]) -> T) -> Result<T> {
     let mut file = fs::File::open(path).map_err(|_| Errno::ESRCH)?;
     let n = file.read(&mut buf).map_err(|_| Errno::ESRCH)?;
     Ok(parse(buf.get(..n).unwrap_or_default()))
+}
+
+/// Who traces a thread, in the supervisor's numbers: a process of the sandbox or of the host.
+pub fn tracer_of(tid: Tid) -> Option<i32> {
+    number_in_status(tid, "TracerPid:").filter(|&t| t != 0)
+}
+
+/// The parent of a thread's process, in the supervisor's numbers.
+pub fn parent_of(tid: Tid) -> Option<i32> {
+    number_in_status(tid, "PPid:")
+}
+
+fn number_in_status(tid: Tid, name: &str) -> Option<i32> {
+    let find = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        let line = text.lines().find_map(|l| l.strip_prefix(name));
+        line.and_then(|l| l.trim().parse().ok())
+    };
+    read_proc(&format!("/proc/{}/status", tid.0), find).ok()?
 }
 
 /// Device number of a thread's controlling terminal, as the host has it; `None` without one.
@@ -250,6 +342,7 @@ impl ProcessTable {
         Ok(ProcessTable {
             first_launch: Mutex::new(Some(first)),
             next_serial: AtomicU64::new(1),
+            proc: OnceLock::new(),
             peers: Arc::default(),
             inner: Mutex::default(),
             deaths: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -266,6 +359,33 @@ impl ProcessTable {
     /// Says which process is the sandbox's init.
     pub fn set_init(&self, pid: i32) {
         self.init.store(pid, Ordering::Relaxed);
+    }
+
+    /// Gives the table a procfs of the sandbox's pid namespace.
+    pub fn set_proc(&self, proc: OwnedFd) {
+        if self.proc.set(proc).is_err() {
+            log::error!("the process table got a second procfs");
+        }
+    }
+
+    /// Whether `pid`, in the supervisor's numbers, is the sandbox's init.
+    pub fn is_init(&self, pid: i32) -> bool {
+        self.init.load(Ordering::Relaxed) == pid
+    }
+
+    /// The process of a thread, given by its id in the sandbox's numbers; not of init.
+    pub fn by_guest_tid(&self, tid: i32) -> Option<Arc<Process>> {
+        if let Some(process) = self.by_guest_pid(tid) {
+            return Some(process);
+        }
+        let proc = self.proc.get()?.as_raw_fd();
+        let status = format!("/proc/self/fd/{proc}/{tid}/status");
+        let leader = read_proc(&status, |text| {
+            let text = String::from_utf8_lossy(text);
+            let line = text.lines().find_map(|l| l.strip_prefix("Tgid:"));
+            line.and_then(|l| l.trim().parse().ok())
+        });
+        self.by_guest_pid(leader.ok().flatten()?)
     }
 
     /// The process of a thread that makes a call.
@@ -398,6 +518,8 @@ impl ProcessTable {
             guest_pid: OnceLock::new(),
             state: Mutex::new(state),
             pending_exec: Mutex::new(None),
+            loads_natively: AtomicBool::new(false),
+            held: Mutex::default(),
         });
         {
             let mut inner = self.inner.lock();
@@ -436,6 +558,18 @@ impl ProcessTable {
         self.install(process, &mut state, new);
         drop(state);
         self.forget_unused_states();
+    }
+
+    /// Announces an `execve` that the kernel does. What the process forks from now on is taken to be
+    /// forked after it.
+    pub fn announce_exec(&self, process: &Process, mut pending: PendingExec) {
+        let state = self.states.lock().add(pending.state);
+        pending.state = State::clone(&state);
+        *process.pending_exec.lock() = Some(pending);
+        process.loads_natively.store(true, Ordering::Release);
+        if let Err(e) = states::stamp(process.tgid, state.number) {
+            log::debug!("process {} is gone: {e}", process.tgid);
+        }
     }
 
     /// After an `execve`.

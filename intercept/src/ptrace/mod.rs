@@ -210,6 +210,11 @@ impl Engine for Ptrace {
         self.shared.waiting.lock().get(&call.tid.0) == Some(&call.id)
     }
 
+    fn leaves_tracing(&self) -> bool {
+        // A thread has one tracer.
+        false
+    }
+
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {
         self.shared.sockets.lock().get(&pid).copied()
     }

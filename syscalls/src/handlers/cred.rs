@@ -1,5 +1,6 @@
 //! Virtual credentials: credentials(7), capabilities(7). Nothing here touches the host's.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use duet_vfs::types::{Caps, Creds, Errno, Result};
@@ -371,7 +372,8 @@ pub(super) fn prctl(t: &Task) -> Result<Reply> {
             t.change(|s| s.no_new_privs = true);
             Ok(Reply::DONE)
         }
-        // Yama's: there is nothing to permit where nobody traces.
+        // Yama's. Without it every other process of the same user may trace.
+        libc::PR_SET_PTRACER if Path::new("/proc/sys/kernel/yama").exists() => Ok(Reply::Run),
         libc::PR_SET_PTRACER => Ok(Reply::DONE),
         libc::PR_SET_SECCOMP => filter(t, arg == u64::from(libc::SECCOMP_MODE_FILTER)),
         _ => Err(Errno::EINVAL),

@@ -11,8 +11,9 @@
 //! open) itself, under the same filter and in the same namespaces, which gains it nothing.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use duet_intercept::{Replacement, Tid, mem};
 use duet_loader::stub::{BUFFER_SIZE, STUB_MAGIC};
@@ -25,18 +26,55 @@ use duet_vfs::walk::{Context, Location, Lookup};
 use duet_vfs::{BackingId, MountFlags, NoCaller, Vfs};
 
 use super::stat::{Target, target};
-use crate::process::{PendingExec, Program, State};
+use crate::process::{PendingExec, Program, State, tracer_of};
 use crate::task::{Reply, Task};
+
+mod traced;
+
+pub(crate) use traced::give_back;
 
 /// What the stub is to do once it reports.
 pub struct Launch {
     program: OwnedFd,
     interpreter: Option<OwnedFd>,
+    /// Every file that the kernel would look up in turn, and what it would look for: scripts, the program,
+    /// its interpreter.
+    names: Vec<Named>,
     /// `Err`: the image is one that Linux would find bad past the point of no return.
     plan: std::result::Result<Plan, LoadError>,
     execfn: Vec<u8>,
     argv_prefix: Vec<Vec<u8>>,
     ids: Ids,
+}
+
+/// A file of the tree that takes part in an `execve`.
+struct Named {
+    path: Vec<u8>,
+    location: Location,
+    /// For scripts; the others are kept already.
+    script: Option<OwnedFd>,
+}
+
+impl Launch {
+    /// What the kernel needs to load it, with a path and a place for each file.
+    fn files(&self) -> impl Iterator<Item = (&Named, BorrowedFd<'_>)> {
+        let mut others = [Some(&self.program), self.interpreter.as_ref()]
+            .into_iter()
+            .flatten();
+        self.names.iter().filter_map(move |n| {
+            let fd = n.script.as_ref().or_else(|| others.next())?;
+            Some((n, fd.as_fd()))
+        })
+    }
+}
+
+/// Whether set-id bits of the program count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SetId {
+    /// They do.
+    Honoured,
+    /// Not of one that is traced: its tracer would hold it.
+    Ignored,
 }
 
 /// Why a program cannot be started, with what a person must know.
@@ -83,9 +121,11 @@ pub fn prepare(
     state: &State,
     path: &[u8],
     location: Location,
+    set_id: SetId,
 ) -> std::result::Result<PendingExec, ExecError> {
     let mut location = location;
     let mut name = path.to_vec();
+    let mut names = Vec::new();
     let mut argv_prefix: Vec<Vec<u8>> = Vec::new();
     let mut depth = 0;
     let file = loop {
@@ -106,7 +146,11 @@ pub fn prepare(
             argv.extend(argv_prefix.drain(1..));
         }
         argv_prefix = argv;
-        name = script.interpreter;
+        names.push(Named {
+            path: std::mem::replace(&mut name, script.interpreter),
+            location,
+            script: Some(file.into()),
+        });
         location = vfs
             .resolve(cx, cx.cwd, &name, Lookup::FOLLOW)
             .map_err(|errno| ExecError::Interpreter {
@@ -114,6 +158,11 @@ pub fn prepare(
                 errno,
             })?;
     };
+    names.push(Named {
+        path: name,
+        location: location.clone(),
+        script: None,
+    });
     let image = Image::parse(&file, length(&file)?).map_err(ExecError::Load)?;
     if let Some(index) = image.truncated_segment() {
         log::debug!("segment {index} of the program ends beyond its file");
@@ -130,6 +179,11 @@ pub fn prepare(
                 .map_err(missing)?;
             let file = open_program(vfs, cx, &at).map_err(missing)?;
             let image = Image::parse_interpreter(&file, length(&file)?).map_err(ExecError::Load)?;
+            names.push(Named {
+                path: path.clone(),
+                location: at,
+                script: None,
+            });
             Some((file, image))
         }
     };
@@ -140,7 +194,8 @@ pub fn prepare(
         Some(&mut random),
     );
 
-    let creds = exec_creds(&state.creds, &location, state.no_new_privs)?;
+    let may_gain = set_id == SetId::Honoured && !state.no_new_privs;
+    let creds = exec_creds(&state.creds, &location, may_gain)?;
     let secure = creds.euid != creds.uid || creds.egid != creds.gid;
     let ids = Ids {
         uid: creds.uid,
@@ -160,6 +215,7 @@ pub fn prepare(
         program: Some(Program {
             location,
             cmdline_prefix,
+            auxv: None,
         }),
         keep_caps: false,
         ..state.clone()
@@ -167,6 +223,7 @@ pub fn prepare(
     let launch = Launch {
         program: file.into(),
         interpreter: interpreter.map(|(f, _)| f.into()),
+        names,
         plan,
         execfn: path.to_vec(),
         argv_prefix,
@@ -176,6 +233,7 @@ pub fn prepare(
         tid: Tid(0),
         state,
         launch,
+        native: None,
     })
 }
 
@@ -239,10 +297,10 @@ fn is_written_to(file: &OwnedFd) -> bool {
 }
 
 /// Credentials after `execve` (capabilities(7), "Transformation of capabilities during execve").
-fn exec_creds(old: &Creds, program: &Location, no_new_privs: bool) -> Result<Creds> {
+fn exec_creds(old: &Creds, program: &Location, may_gain: bool) -> Result<Creds> {
     let mut new = old.clone();
     let (mode, uid, gid) = program.inode().owner()?;
-    let may_gain = !no_new_privs && !program.mount.flags().contains(MountFlags::NOSUID);
+    let may_gain = may_gain && !program.mount.flags().contains(MountFlags::NOSUID);
     if may_gain && mode & libc::S_ISUID != 0 {
         new.euid = uid;
     }
@@ -321,14 +379,11 @@ fn closes_on_exec(t: &Task, fd: i32) -> bool {
 
 /// Step 2. `pointers` are guest addresses of an empty string, `argv` and `envp`.
 fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Result<Reply> {
-    let pending = prepare(&t.kernel.vfs, &t.cx(), &t.state, path, location).map_err(|e| {
-        log::debug!("execve of {}: {e}", String::from_utf8_lossy(path));
-        e.errno()
-    })?;
-    *t.process.pending_exec.lock() = Some(PendingExec {
-        tid: t.call.tid,
-        ..pending
-    });
+    if is_traced(t) {
+        return traced::start(t, path, location);
+    }
+    let pending = ready(t, path, &location, SetId::Honoured)?;
+    *t.process.pending_exec.lock() = Some(pending);
     let kernel = &t.kernel;
     let stub = inject_stub(t)?;
     let [empty, argv, envp] = pointers;
@@ -345,8 +400,28 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
     };
     match kernel.engine.run_instead(&t.call, replacement) {
         Ok(()) | Err(Errno::ESRCH) => Ok(Reply::Deferred),
+        // It has a tracer that came just now, or is none of the sandbox's.
+        Err(Errno::EPERM) if kernel.engine.leaves_tracing() => traced::start(t, path, location),
         Err(e) => Err(e),
     }
+}
+
+fn ready(t: &Task, path: &[u8], location: &Location, set_id: SetId) -> Result<PendingExec> {
+    let location = location.clone();
+    let pending = prepare(&t.kernel.vfs, &t.cx(), &t.state, path, location, set_id);
+    let pending = pending.map_err(|e| {
+        log::debug!("execve of {}: {e}", String::from_utf8_lossy(path));
+        e.errno()
+    })?;
+    Ok(PendingExec {
+        tid: t.call.tid,
+        ..pending
+    })
+}
+
+/// Whether another guest traces the caller.
+fn is_traced(t: &Task) -> bool {
+    t.kernel.traces.load(Ordering::Relaxed) && tracer_of(t.call.tid).is_some()
 }
 
 /// Where the caller gets the stub's descriptor: out of the way of the numbers that it uses itself.
@@ -398,8 +473,12 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
         return Err(Errno::EPERM);
     }
     match hand_over(t, &pending.launch, rsp, buffer, size) {
-        Ok(count) => {
-            t.kernel.processes.replace_state(&t.process, pending.state);
+        Ok((count, auxv)) => {
+            let mut state = pending.state;
+            if let Some(program) = &mut state.program {
+                program.auxv = Some(auxv);
+            }
+            t.kernel.processes.replace_state(&t.process, state);
             Ok(Reply::Value(count))
         }
         Err(e) => {
@@ -424,7 +503,14 @@ fn runs_stub(t: &Task) -> bool {
     })
 }
 
-fn hand_over(t: &Task, launch: &Launch, rsp: u64, buffer: u64, size: u64) -> Result<i64> {
+/// Returns the number of records, and the auxiliary vector.
+fn hand_over(
+    t: &Task,
+    launch: &Launch,
+    rsp: u64,
+    buffer: u64,
+    size: u64,
+) -> Result<(i64, Arc<[u8]>)> {
     let plan = launch.plan.as_ref().map_err(LoadError::errno)?;
     let comm = launch
         .execfn
@@ -461,5 +547,6 @@ fn hand_over(t: &Task, launch: &Launch, rsp: u64, buffer: u64, size: u64) -> Res
     }
     t.write(stack.rsp, &stack.bytes)?;
     t.write(buffer, &script)?;
-    Ok(records.len() as i64)
+    let auxv = stack.bytes.get(stack.auxv.clone()).unwrap_or_default();
+    Ok((records.len() as i64, auxv.into()))
 }

@@ -12,6 +12,7 @@ mod open;
 mod signal;
 mod stat;
 mod system;
+mod trace;
 mod xattr;
 
 use std::sync::OnceLock;
@@ -142,6 +143,11 @@ handlers! {
     ("rt_sigqueueinfo", signal::to_first),
     ("rt_tgsigqueueinfo", signal::to_thread),
     ("pidfd_send_signal", signal::to_pidfd),
+    ("ptrace", trace::ptrace),
+    ("process_vm_readv", trace::process_vm),
+    ("process_vm_writev", trace::process_vm),
+    ("kcmp", trace::kcmp),
+    ("pidfd_getfd", trace::pidfd_getfd),
     ("sethostname", system::sethostname),
     ("setdomainname", system::setdomainname),
     ("sysinfo", system::sysinfo),

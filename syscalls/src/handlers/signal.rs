@@ -8,7 +8,7 @@ use duet_vfs::inode::Caller;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
 
 use crate::process::Process;
-use crate::task::{Reply, Task};
+use crate::task::{Descriptor, Reply, Task};
 
 fn may_signal(from: &Creds, to: &Creds) -> bool {
     from.has(Caps::KILL)
@@ -127,16 +127,20 @@ pub(super) fn to_pidfd(t: &Task) -> Result<Reply> {
     if t.state.creds.has(Caps::KILL) {
         return Ok(Reply::Run);
     }
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", d.fd.as_raw_fd()));
+    check(t, pid_of_pidfd(&d)?, t.int(1))?;
+    Ok(Reply::Run)
+}
+
+/// The process of a pidfd, in the sandbox's numbers; `EBADF` for another descriptor.
+pub(super) fn pid_of_pidfd(pidfd: &Descriptor) -> Result<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.fd.as_raw_fd()));
     let info = info.map_err(|_| Errno::EBADF)?;
     let line = info
         .lines()
         .find_map(|l| l.strip_prefix("NSpid:"))
         .ok_or(Errno::EBADF)?;
     let last = line.split_ascii_whitespace().next_back();
-    let pid = last.and_then(|p| p.parse().ok()).ok_or(Errno::ESRCH)?;
-    check(t, pid, t.int(1))?;
-    Ok(Reply::Run)
+    last.and_then(|p| p.parse().ok()).ok_or(Errno::ESRCH)
 }
 
 /// A descriptor of `/proc/PID` serves as a pidfd. The guest's is a stand-in, which the kernel would not

@@ -142,6 +142,13 @@ pub(super) const NOT_THE_PEER: Disposition = When(
 pub(super) const NO_LOCK_LIMIT: Disposition =
     When(Rule::In(0, values![RLIMIT_LOCKS]), &Emulated, &Native);
 
+/// `ptrace`: what makes a tracer. The rest concerns whom the caller traces already.
+pub(super) const BEGINS_TRACING: Disposition = When(
+    Rule::In(0, values![PTRACE_TRACEME, PTRACE_ATTACH, PTRACE_SEIZE]),
+    &Emulated,
+    &Native,
+);
+
 /// `migrate_pages`, `move_pages`: of the caller itself.
 pub(super) const OWN_PAGES: Disposition = When(Rule::Zero(0), &Native, &Refused(Errno::EPERM));
 

@@ -104,7 +104,7 @@ calls! {
     98 getrusage(who: One(RUSAGE), usage: output(Rusage)) -> Zero, Process, Native;
     99 sysinfo(info: output(Sysinfo)) -> Zero, System, Emulated, "Shows the sandbox's memory, load and processes, not the host's.";
     100 times(buf: output(Tms)) -> Value, Time, Native;
-    101 ptrace(op: One(PTRACE), pid: Pid, addr: Addr, data: Word) -> Value, Process, Refused(EPERM), "A tracer could change calls after they were checked.";
+    101 ptrace(op: One(PTRACE), pid: Pid, addr: Addr, data: Word) -> Value, Process, BEGINS_TRACING, "Who may be traced follows the virtual credentials; the rest is native. EPERM with --engine ptrace, which traces itself.";
     102 getuid() -> Uid, Credentials, Emulated, "Credentials are virtual.";
     103 syslog(type: One(SYSLOG), bufp: outputs(Bytes, Sized(2)), len: Int) -> Value, System, Refused(EPERM), "The kernel's log is the host's.";
     104 getgid() -> Gid, Credentials, Emulated, "Credentials are virtual.";

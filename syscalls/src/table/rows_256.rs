@@ -57,9 +57,9 @@ calls! {
     307 sendmmsg(sockfd: Fd, msgvec: inouts(Mmsghdr, Count(2)), vlen: UInt, flags: Flags(MSG)) -> Count, Network, Native, "A filter cannot see an address in the message; the sandbox's namespaces bound what it reaches.";
     308 setns(fd: Fd, nstype: Flags(CLONE)) -> Zero, Process, Refused(EPERM), "Namespaces are not offered within the sandbox.";
     309 getcpu(cpu: output(U32), node: output(U32), tcache: Addr) -> Zero, Process, Native;
-    310 process_vm_readv(pid: Pid, local_iov: outputs(Iovec, Count(2)), liovcnt: Size, remote_iov: inputs(Iovec, Count(4)), riovcnt: Size, flags: ULong) -> Bytes, Process, Refused(EPERM), "The memory of other processes is closed, as with ptrace.";
-    311 process_vm_writev(pid: Pid, local_iov: inputs(Iovec, Count(2)), liovcnt: Size, remote_iov: inputs(Iovec, Count(4)), riovcnt: Size, flags: ULong) -> Bytes, Process, Refused(EPERM), "The memory of other processes is closed, as with ptrace.";
-    312 kcmp(pid1: Pid, pid2: Pid, type: One(KCMP), idx1: ULong, idx2: ULong) -> Value, Process, Refused(EPERM), "The inside of other processes is closed, as with ptrace.";
+    310 process_vm_readv(pid: Pid, local_iov: outputs(Iovec, Count(2)), liovcnt: Size, remote_iov: inputs(Iovec, Count(4)), riovcnt: Size, flags: ULong) -> Bytes, Process, Emulated, "Native for processes of the sandbox that the virtual credentials allow to trace.";
+    311 process_vm_writev(pid: Pid, local_iov: inputs(Iovec, Count(2)), liovcnt: Size, remote_iov: inputs(Iovec, Count(4)), riovcnt: Size, flags: ULong) -> Bytes, Process, Emulated, "Native for processes of the sandbox that the virtual credentials allow to trace.";
+    312 kcmp(pid1: Pid, pid2: Pid, type: One(KCMP), idx1: ULong, idx2: ULong) -> Value, Process, Emulated, "Native for processes of the sandbox that the virtual credentials allow to trace.";
     313 finit_module(fd: Fd, param_values: Str, flags: Flags(MODULEINIT)) -> Zero, System, Refused(EPERM), "It is for root on the host.";
     314 sched_setattr(pid: Pid, attr: input(SchedAttr), flags: UInt) -> Zero, Process, Native;
     315 sched_getattr(pid: Pid, attr: outputs(SchedAttr, Sized(2)), size: UInt, flags: UInt) -> Zero, Process, Native;

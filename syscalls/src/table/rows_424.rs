@@ -17,7 +17,7 @@ calls! {
     435 clone3(cl_args: inouts(CloneArgs, Sized(1)), size: Size) -> Pid, Process, Refused(ENOSYS), "Its flags lie in memory, where no filter sees them; libraries fall back to clone.";
     436 close_range(first: UInt, last: UInt, flags: Flags(CLOSERANGE)) -> Zero, Descriptor, Native;
     437 openat2(dirfd: DirFd, path: Path, how: inouts(OpenHow, Sized(3)), size: Size) -> Fd, File, Emulated, "Resolved in the sandbox's tree; a host descriptor is injected.";
-    438 pidfd_getfd(pidfd: Fd, targetfd: Fd, flags: UInt) -> Fd, Process, Refused(EPERM), "The inside of other processes is closed, as with ptrace.";
+    438 pidfd_getfd(pidfd: Fd, targetfd: Fd, flags: UInt) -> Fd, Process, Emulated, "Native for processes of the sandbox that the virtual credentials allow to trace.";
     439 faccessat2(dirfd: DirFd, path: Path, mode: Flags(ACCESS), flags: Flags(AT)) -> Zero, File, Emulated, "Checked against the virtual owners, modes and credentials.";
     440 process_madvise(pidfd: Fd, iovec: inputs(Iovec, Count(2)), vlen: Size, advice: One(MADV), flags: UInt) -> Bytes, Memory, Native;
     441 epoll_pwait2(epfd: Fd, events: outputs(EpollEvent, Count(2)), maxevents: Int, timeout: input(Timespec), sigmask: input(Sigset), sigsetsize: Size) -> Count, Descriptor, Native;

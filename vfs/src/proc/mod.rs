@@ -90,6 +90,8 @@ pub struct ProcessView {
     /// What replaces the first argument in `cmdline`: of a `#!` script the interpreter, its argument
     /// and the script, each ended by a NUL.
     pub cmdline_prefix: Option<Vec<u8>>,
+    /// The auxiliary vector, if the kernel has another.
+    pub auxv: Option<Arc<[u8]>>,
     /// `PR_SET_NO_NEW_PRIVS` as the process itself set it.
     pub no_new_privs: bool,
     /// seccomp(2) filters that the process itself installed.

@@ -22,7 +22,13 @@ pub(super) struct Shown<'a> {
 /// Replaces the lines of `host` that tell of credentials and filters.
 pub(super) fn rewrite(host: &[u8], shown: &Shown<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(host.len() + 64);
+    let traced_by_duet = host.split(|&b| b == b'\n').any(|l| l == b"TracerPid:\t0");
     for line in host.split_inclusive(|&b| b == b'\n') {
+        // A process that waits for Duet sleeps. A tracer of the sandbox has a number there.
+        if traced_by_duet && line.starts_with(b"State:\tt") {
+            out.extend_from_slice(b"State:\tS (sleeping)\n");
+            continue;
+        }
         if write_line(&mut out, line, shown).is_none() {
             out.extend_from_slice(line);
         }
@@ -37,8 +43,6 @@ fn write_line(out: &mut Vec<u8>, line: &[u8], shown: &Shown<'_>) -> Option<()> {
     let caps = |caps: Caps| caps.bits() & Creds::ALL_CAPS;
     match key {
         b"Name" => writeln!(out, "Name:\t{}", shown.name?),
-        // A process that waits for Duet sleeps; nobody inside traces it.
-        b"State" if line.starts_with(b"State:\tt") => writeln!(out, "State:\tS (sleeping)"),
         b"Umask" => writeln!(out, "Umask:\t{:04o}", shown.umask? & 0o777),
         b"Uid" => writeln!(out, "Uid:\t{}\t{}\t{}\t{}", c.uid, c.euid, c.suid, c.fsuid),
         b"Gid" => writeln!(out, "Gid:\t{}\t{}\t{}\t{}", c.gid, c.egid, c.sgid, c.fsgid),
@@ -121,13 +125,13 @@ mod tests {
             fsuid: 7,
             ..Creds::user(1000, 100, Arc::from([4, 24]))
         };
-        let host = b"Name:\tsh\nState:\tt (tracing stop)\nUmask:\t0022\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\n\
+        let host = b"Name:\tsh\nState:\tt (tracing stop)\nTracerPid:\t0\nUmask:\t0022\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\n\
             Groups:\t \nCapEff:\t000001ffffffffff\nCapBnd:\t0\nNoNewPrivs:\t1\nSeccomp:\t2\n\
             Seccomp_filters:\t1\nlast";
         let text = String::from_utf8(rewrite(host, &shown(&creds))).unwrap();
         assert_eq!(
             text,
-            "Name:\tsh\nState:\tS (sleeping)\nUmask:\t0027\nUid:\t1000\t1000\t1000\t7\nGid:\t100\t100\t100\t100\n\
+            "Name:\tsh\nState:\tS (sleeping)\nTracerPid:\t0\nUmask:\t0027\nUid:\t1000\t1000\t1000\t7\nGid:\t100\t100\t100\t100\n\
              FDSize:\t64\nGroups:\t4 24 \nCapEff:\t0000000000000000\nCapBnd:\t000001ffffffffff\n\
              NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\nlast"
         );

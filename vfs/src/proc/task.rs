@@ -182,6 +182,9 @@ enum Source {
     Private,
     /// The same, and whoever may write the file writes the kernel's.
     Writable,
+    /// The memory itself, for those who may trace the process.
+    Memory,
+    Auxv,
     /// Always this.
     Text(&'static str),
     Status,
@@ -247,6 +250,7 @@ static ENTRIES: &[Entry] = &[
     entry("fdinfo", 0o555, Kind::FdInfos),
     entry("ns", 0o511, Kind::Ns),
     entry("net", 0o555, Kind::Net),
+    file("auxv", 0o400, Source::Auxv),
     file("cgroup", 0o444, Source::Text("0::/\n")),
     file("children", 0o444, Source::Live).only(In::Thread),
     file("cmdline", 0o444, Source::Cmdline),
@@ -261,6 +265,7 @@ static ENTRIES: &[Entry] = &[
     file("limits", 0o444, Source::Limits),
     file("loginuid", 0o644, Source::Text("4294967295")),
     file("maps", 0o444, Source::Maps),
+    file("mem", 0o600, Source::Memory),
     file("mountinfo", 0o444, Source::Mounts(Format::MountInfo)),
     file("mounts", 0o444, Source::Mounts(Format::Mounts)),
     file("mountstats", 0o400, Source::Mounts(Format::MountStats)).only(In::Process),
@@ -585,6 +590,12 @@ impl Inode for TaskFile {
         match self.source {
             Source::Writable => self.writable(flags),
             Source::Comm if writes => self.writable(flags),
+            Source::Memory => {
+                self.task.may_read(caller)?;
+                let keep = OFlag::O_ACCMODE | OFlag::O_NONBLOCK;
+                let fd = self.live(OFlag::from_bits_truncate(flags) & keep)?;
+                Ok(OpenedFile { fd, backing: None })
+            }
             // User namespaces are not for the guest to change.
             Source::Text(_) if writes => Err(Errno::EPERM),
             _ if writes => Err(Errno::EACCES),
@@ -593,6 +604,10 @@ impl Inode for TaskFile {
                 self.task.may_read(caller)?;
                 open_live(flags, |f| self.live(f))
             }
+            Source::Auxv => match self.task.may_read(caller)?.and_then(|v| v.auxv) {
+                Some(auxv) => snapshot::open(&auxv, flags),
+                None => open_live(flags, |f| self.live(f)),
+            },
             Source::Text(text) => snapshot::open(text.as_bytes(), flags),
             Source::Status => snapshot::open(&self.status()?, flags),
             Source::Limits => snapshot::open(&status::unlimited_locks(&self.text()?), flags),

@@ -164,6 +164,7 @@ impl Sandbox {
             exe: None,
             exe_path: b"/bin/test".to_vec(),
             cmdline_prefix: None,
+            auxv: None,
             no_new_privs: false,
             seccomp_filters: 0,
             dumpable: true,
