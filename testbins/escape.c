@@ -21,6 +21,7 @@
 #include <sys/ptrace.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <sys/user.h>
 
 static const char *secret, *volume, *abstract_name;
 static pid_t host_pid;
@@ -375,6 +376,73 @@ static int traces(void)
                 return 1;
     return 0;
 }
+/* A tracer changes the calls of its own child: what the filter has let through, and what the
+ * supervisor has looked at. */
+static int traced_call_changed(void)
+{
+    struct user_regs_struct regs;
+    int status, found = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        raise(SIGSTOP);
+        for (;;)
+            if (fd_is_secret(syscall(SYS_getppid)) || fd_is_secret(open(in("ok"), O_RDONLY)))
+                _exit(1);
+    }
+    /* With the engine that traces itself there is no tracer. */
+    if (waitpid(pid, &status, WUNTRACED) != pid || ptrace(PTRACE_SYSCALL, pid, 0, 0))
+        return kill(pid, SIGKILL), 0;
+    for (int i = 0; i < 400 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status); i++) {
+        ptrace(PTRACE_GETREGS, pid, 0, &regs);
+        switch (regs.orig_rax) {
+        case SYS_getppid:
+            regs.orig_rax = i % 3 ? SYS_open : SYS_execve;
+            regs.rdi = (long)secret, regs.rsi = regs.rdx = 0;
+            break;
+        case SYS_openat:
+            regs.rsi = (long)secret;
+            break;
+        }
+        ptrace(PTRACE_SETREGS, pid, 0, &regs);
+        ptrace(PTRACE_SYSCALL, pid, 0, 0);
+    }
+    found = WIFEXITED(status) && WEXITSTATUS(status) == 1;
+    kill(pid, SIGKILL);
+    return found;
+}
+static char exec_path[4200], outside[4200];
+static void *flip_program(void *arg)
+{
+    for (;;) {
+        strcpy(exec_path, "/proc/self/exe");
+        strcpy(exec_path, outside);
+    }
+    return arg;
+}
+/* The kernel loads what a traced thread executes: never a file of its own choosing. */
+static int traced_exec_changed(void)
+{
+    snprintf(outside, sizeof outside, "%.*s/program", (int)(strrchr(secret, '/') - secret), secret);
+    for (int i = 0; i < 60; i++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            pthread_t t;
+            ptrace(PTRACE_TRACEME, 0, 0, 0);
+            pthread_create(&t, NULL, flip_program, NULL);
+            usleep(i * 10);
+            execl(exec_path, "escape", NULL);
+            _exit(2);
+        }
+        while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
+            ptrace(PTRACE_CONT, pid, 0, WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status));
+        /* Without arguments this program ends with 2, the other with 0. */
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 2)
+            return 1;
+    }
+    return 0;
+}
 static int memory_of_others(void)
 {
     char buf[16], path[64];
@@ -669,6 +737,8 @@ static const struct {
     A(pivots),
     A(sees_host_process),
     A(traces),
+    A(traced_call_changed),
+    A(traced_exec_changed),
     A(memory_of_others),
     A(descriptors_of_others),
     A(signals_everyone),

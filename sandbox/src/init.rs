@@ -223,8 +223,14 @@ fn images_and_root() -> nix::Result<(OwnedFd, OwnedFd)> {
     // Only what is attached can be cloned.
     attach_to_root(images.as_fd())?;
     // SAFETY: a C string and integers.
-    let n =
-        unsafe { libc::syscall(libc::SYS_open_tree, images.as_raw_fd(), name.as_ptr(), CLONE) };
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            images.as_raw_fd(),
+            name.as_ptr(),
+            CLONE,
+        )
+    };
     // SAFETY: the kernel has just returned this descriptor to us.
     let root = unsafe { OwnedFd::from_raw_fd(Errno::result(n)? as RawFd) };
     let attributes: [u64; 4] = [MOUNT_ATTR_RDONLY, 0, 0, 0];

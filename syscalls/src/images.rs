@@ -209,7 +209,10 @@ struct FileIds {
 
 impl FileIds {
     fn take((uid, gid): (u32, u32)) -> FileIds {
-        let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let own = (
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+        );
         if own == (uid, gid) {
             return FileIds { before: None };
         }
@@ -245,7 +248,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(ROOT)).unwrap();
         let top = File::open(dir.path()).unwrap().into();
-        let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let ids = (
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+        );
         let images = Images::new(top, ids).unwrap();
         (dir, images)
     }
@@ -266,7 +272,10 @@ mod tests {
         ];
         let first = images.place(&files).unwrap();
         let read = |p: &str| fs::read_to_string(dir.path().join(ROOT).join(p)).unwrap();
-        assert_eq!((read("usr/bin/one"), read("two")), ("one".into(), "two".into()));
+        assert_eq!(
+            (read("usr/bin/one"), read("two")),
+            ("one".into(), "two".into())
+        );
         assert!(dir.path().join(ROOT).join("usr/lib").is_dir());
         // The same files are not copied again.
         assert_eq!(images.place(&files).unwrap(), first);

@@ -233,6 +233,30 @@ pub const EXHIBITS: &[Exhibit] = &[
         shows: &["1", "agent", "socket 600", "gone 2"],
         ..NONE
     },
+    Exhibit {
+        test: "strace",
+        program: "strace",
+        what: "pipelines, scripts, filters by path, injected errors, attaching, threads with children",
+        script: "strace.sh",
+        needs: &["strace", "bash", "python3"],
+        shows: &["START", "attached", "+++ exited with 1 +++", "143"],
+        ..NONE
+    },
+    Exhibit {
+        test: "gdb",
+        program: "gdb",
+        what: "breakpoints, backtraces, threads, watchpoints, execs, forks, calling functions, attaching, cores",
+        script: "gdb.sh",
+        needs: &["gdb", "gcc", "bash"],
+        shows: &[
+            "thread 3: 51",
+            "in the shell",
+            "$2 = 12",
+            "Saved corefile core",
+            "10",
+        ],
+        ..NONE
+    },
 ];
 
 /// `docs/compatibility.md`: the exhibits, each with its verdict. The tests hold both true: an exhibit that

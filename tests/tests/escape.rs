@@ -32,6 +32,9 @@ impl Host {
         fs::create_dir(&volume).unwrap();
         fs::write(base.join("secret"), "HOST-SECRET\n").unwrap();
         fs::write(volume.join("ok"), "harmless\n").unwrap();
+        if let Some(hello) = guest("hello", Toolchain::Static) {
+            fs::copy(hello, base.join("program")).unwrap();
+        }
         let climb = format!("../../../../../../../..{}/secret", base.display());
         for (name, target) in [
             ("abs", base.join("secret")),

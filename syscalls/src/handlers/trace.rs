@@ -35,8 +35,8 @@ fn check(t: &Task, target: &Process) -> Result<()> {
         let pending = target.pending_exec.lock();
         pending.as_ref().map(|p| p.state.creds.clone())
     };
-    let allowed = may_access(by, &target.state().creds)
-        && pending.is_none_or(|creds| may_access(by, &creds));
+    let allowed =
+        may_access(by, &target.state().creds) && pending.is_none_or(|creds| may_access(by, &creds));
     if allowed { Ok(()) } else { Err(Errno::EPERM) }
 }
 

@@ -42,8 +42,9 @@ pub const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 mod prelude {
     pub(super) use super::calls;
     pub(super) use super::disposition::{
-        BEGINS_TRACING, CLONE_NO_NAMESPACE, Disposition::*, KNOWN_FAMILIES, NO_ADDRESS, NO_LOCK_LIMIT,
-        NOT_THE_PEER, OWN_ATTRIBUTES, OWN_LIMITS, OWN_PAGES, SAFE_REQUEST, UNSHARE_NO_NAMESPACE,
+        BEGINS_TRACING, CLONE_NO_NAMESPACE, Disposition::*, KNOWN_FAMILIES, NO_ADDRESS,
+        NO_LOCK_LIMIT, NOT_THE_PEER, OWN_ATTRIBUTES, OWN_LIMITS, OWN_PAGES, SAFE_REQUEST,
+        UNSHARE_NO_NAMESPACE,
     };
     pub(super) use super::types::{
         Arg, Family, Len::*, Ret, Row, Set::*, Struct::*, Type::*, inout, inouts, input, inputs,

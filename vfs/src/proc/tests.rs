@@ -330,7 +330,6 @@ fn every_file_of_the_fixed_tree_can_be_read_and_none_written() {
         "kmsg",
         "sysrq-trigger",
         "keys",
-        "self/mem",
         "01",
         "0",
     ] {

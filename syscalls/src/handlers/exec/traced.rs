@@ -15,13 +15,12 @@ use crate::task::{Reply, Task};
 
 pub(super) fn start(t: &Task, path: &[u8], location: Location) -> Result<Reply> {
     let by_descriptor = i64::from(t.call.nr) == libc::SYS_execveat && t.path(1)?.is_empty();
-    if !by_descriptor && path.starts_with(b"/dev/fd/") && i64::from(t.call.nr) == libc::SYS_execveat {
+    if !by_descriptor && path.starts_with(b"/dev/fd/") && i64::from(t.call.nr) == libc::SYS_execveat
+    {
         // The directory is a stand-in, where the kernel would find nothing.
         return Err(Errno::EPERM);
     }
-    t.kernel
-        .vfs
-        .access(&t.cx(), &location, libc::R_OK as u32)?;
+    t.kernel.vfs.access(&t.cx(), &location, libc::R_OK as u32)?;
     let mut pending = ready(t, path, &location, SetId::Ignored)?;
     let files: Vec<(&[u8], BorrowedFd<'_>)> = pending
         .launch
@@ -67,7 +66,9 @@ fn natively_loaded(mut state: State) -> State {
 
 /// Puts what a copy had taken the place of back there, unless the caller has closed that.
 pub(crate) fn give_back(t: &Task, held: Held) {
-    let still = t.copy_of(held.number).and_then(|fd| nix::sys::stat::fstat(fd.as_fd()));
+    let still = t
+        .copy_of(held.number)
+        .and_then(|fd| nix::sys::stat::fstat(fd.as_fd()));
     if !still.is_ok_and(|s| (s.st_dev, s.st_ino) == (held.copy.dev, held.copy.ino)) {
         return;
     }
