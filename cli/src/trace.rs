@@ -233,7 +233,6 @@ pub fn main(options: &Options) -> Result<u8> {
         Engine::Ptrace
     };
     config.seen = seen(&filter, options.fast);
-    let program = config.program.as_bytes().to_vec();
     let args = std::iter::once(&config.program).chain(&config.args);
     let settings = Settings {
         filter,
@@ -247,7 +246,7 @@ pub fn main(options: &Options) -> Result<u8> {
         form: form(options),
         show: show(options),
         fast: options.fast,
-        first: (program, args.map(|a| a.as_bytes().to_vec()).collect()),
+        first: args.map(|a| a.as_bytes().to_vec()).collect(),
         variables: config.env.len(),
     };
     let recorder = Recorder::new(output(options)?, settings);

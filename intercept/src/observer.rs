@@ -8,9 +8,10 @@ use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
 /// Is told what threads do. The thread that it is about is stopped meanwhile, so that its memory can be
 /// read; what takes long here makes the guest slow.
 pub trait Observer: Send + Sync {
-    /// The sandbox is there; what it knows of descriptors can be asked for from now on.
-    fn begins(&self, names: Arc<dyn Names>) {
-        let _ = names;
+    /// The sandbox is there; what it knows of descriptors can be asked for from now on. `program`: the
+    /// path of the first one.
+    fn begins(&self, names: Arc<dyn Names>, program: &[u8]) {
+        let _ = (names, program);
     }
 
     /// A call was made and has not been served.

@@ -215,6 +215,7 @@ fn supervise(
     let singletons = tree::singletons(&vfs);
     let tmpfs = tree::guest_tmpfs(&vfs)?;
     let (initial, first) = first_program(config, &vfs)?;
+    let path = program_path(config, &vfs, &context(&initial))?;
     init.tell(&Message::Start)?;
     let processes =
         ProcessTable::new(initial, first).map_err(|e| Error::step("making a process table", e))?;
@@ -257,7 +258,8 @@ fn supervise(
         sockets: Default::default(),
     });
     if let Some(observer) = watching {
-        observer.begins(Arc::new(Look::new(kernel.vfs.clone(), processes.clone())));
+        let look = Look::new(kernel.vfs.clone(), processes.clone());
+        observer.begins(Arc::new(look), &path);
     }
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;
     let tracing = match brought {

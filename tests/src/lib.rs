@@ -14,7 +14,7 @@ pub use gallery::{EXHIBITS, Exhibit, compatibility_page, exhibit, show};
 pub use known::{known, known_with};
 pub use run::{
     Known, Output, assert_same, both, both_but, command_output, command_output_within,
-    duet_command, duet_run, expected, native_run, tempdir,
+    duet_command, duet_run, expected, native_run, tempdir, without_stray_descriptors,
 };
 
 use std::io::Write;

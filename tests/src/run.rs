@@ -152,7 +152,7 @@ pub(crate) fn own_loopback(command: &mut Command) {
 }
 
 /// What the caller of the tests left open shall not show in a native run: a layer hides it anyway.
-pub(crate) fn without_stray_descriptors(command: &mut Command) {
+pub fn without_stray_descriptors(command: &mut Command) {
     // SAFETY: one system call between fork and exec, which touches no memory.
     unsafe {
         command.pre_exec(|| {

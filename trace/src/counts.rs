@@ -48,8 +48,14 @@ impl Counts {
 
     /// Each call by name, in an order; of equals the earlier name first.
     pub fn sorted(&self, order: Order) -> Vec<(&'static str, Count)> {
-        let named = |(nr, count): (&u32, &Count)| Some((table::lookup(*nr)?.name, *count));
-        let mut all: Vec<_> = self.by_number.iter().filter_map(named).collect();
+        let named = |(nr, count): (&u32, &Count)| {
+            // The table has no row for what has no name.
+            (
+                table::lookup(*nr).map_or("(unknown)", |row| row.name),
+                *count,
+            )
+        };
+        let mut all: Vec<_> = self.by_number.iter().map(named).collect();
         all.sort_by(|(a, x), (b, y)| {
             let by = match order {
                 Order::Time => y.time.cmp(&x.time),

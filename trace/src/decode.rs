@@ -55,6 +55,8 @@ pub struct Decoder<'a> {
     pub row: &'a Row,
     /// The memory of the thread that makes it.
     pub memory: Memory<'a>,
+    /// What [`Decoder::before`] found at the entry of the call.
+    pub before: u64,
 }
 
 impl Decoder<'_> {
@@ -74,9 +76,14 @@ impl Decoder<'_> {
 
     fn is_late(&self, i: usize) -> bool {
         match self.row.name {
-            "clone" | "futex" | "set_tid_address" | "rseq" | "poll" | "ppoll" | "select"
-            | "pselect6" | "rt_sigreturn" | "brk" => self.row.name == "clone" && i == 2,
+            "clone" => i == 2,
+            "futex" | "set_tid_address" | "rseq" | "poll" | "ppoll" | "select" | "pselect6"
+            | "rt_sigreturn" | "brk" => false,
             "ioctl" => i == 2,
+            "mincore" => i == 2,
+            "arch_prctl" => i == 1 && matches!(self.arg(0), 0x1003 | 0x1004),
+            "fcntl" => i == 2 && matches!(self.arg(1) as i32, libc::F_GETLK | libc::F_OFD_GETLK),
+            "prctl" => self.prctl_is_late(i),
             _ => self.row.args.get(i).is_some_and(|a| {
                 matches!(
                     a.ty,
@@ -89,6 +96,33 @@ impl Decoder<'_> {
         }
     }
 
+    /// What must be kept of memory that the call changes: the length or the offset that it starts from.
+    pub fn before(&self) -> u64 {
+        let (place, size) = match self.row.name {
+            "sendfile" => (2, 8),
+            _ => match self.length_place() {
+                Some(i) => (i, 4),
+                None => return 0,
+            },
+        };
+        let bytes = self.memory.read(self.arg(place), size);
+        bytes.map_or(0, |b| match size {
+            4 => u64::from(Fields(&b).u32(0)),
+            _ => Fields(&b).u64(0),
+        })
+    }
+
+    /// The argument that points to the length of another.
+    pub(crate) fn length_place(&self) -> Option<usize> {
+        self.row.args.iter().find_map(|a| match a.ty {
+            Type::Ptr {
+                len: Len::SizedAt(i),
+                ..
+            } => Some(usize::from(i)),
+            _ => None,
+        })
+    }
+
     /// Adds arguments `from..to`. `result` is known afterwards.
     pub fn args(&self, out: &mut Args, from: usize, to: usize, result: Option<i64>) {
         if self.row.name == "clone" {
@@ -99,6 +133,9 @@ impl Decoder<'_> {
                 self.clone_places(out);
             }
             return;
+        }
+        if self.row.name == "rt_sigreturn" && from == 0 && result.is_none() {
+            out.add(0, "", |text| self.restored_mask(text));
         }
         for i in from..to.min(self.row.args.len()) {
             out.add(i, "", |text| self.arg_text(text, i, result));
@@ -218,7 +255,8 @@ impl Decoder<'_> {
             }
             Len::SizedAt(i) => {
                 let size = m.read(self.arg(i.into()), 4);
-                size.map_or(0, |s| u64::from(Fields(&s).u32(0)))
+                let size = size.map_or(0, |s| u64::from(Fields(&s).u32(0)));
+                size.min(self.before)
             }
         };
         let valid = match (self.row.ret, written) {
@@ -246,6 +284,10 @@ impl Decoder<'_> {
                     return m.msghdr_names(out, at);
                 }
                 m.msghdr(out, at, total);
+            }
+            Struct::Mmsghdr => {
+                let done = result.map(|r| r.max(0) as u64);
+                m.messages(out, at, room, done, self.row.name == "recvmmsg");
             }
             Struct::Sockaddr => m.sockaddr(out, at, valid),
             Struct::FdSet => m.fd_set(out, at, self.arg(0)),

@@ -29,7 +29,7 @@ pub enum Event<'a> {
         /// The thread.
         tid: i32,
         /// Its name.
-        call: &'static str,
+        call: &'a str,
         /// Its number.
         nr: u32,
         /// Its arguments.

@@ -15,6 +15,7 @@ pub mod format;
 pub mod json;
 mod messages;
 pub mod output;
+mod prctl;
 mod rare_sets;
 pub mod recorder;
 mod result;

@@ -39,6 +39,38 @@ impl Memory<'_> {
         }
     }
 
+    /// An array of `struct mmsghdr`, of which `valid` have been sent or have come.
+    pub fn messages(
+        &self,
+        out: &mut String,
+        addr: u64,
+        count: u64,
+        valid: Option<u64>,
+        received: bool,
+    ) {
+        let shown = count.min(valid.unwrap_or(count)).min(64);
+        if addr == 0 || shown == 0 && count > 0 && received {
+            return address(out, addr);
+        }
+        out.push('[');
+        for i in 0..shown {
+            separate(out, &mut (i == 0), ", ");
+            let at = addr.wrapping_add(64 * i);
+            let Some(len) = self.read(at.wrapping_add(56), 4) else {
+                address(out, at);
+                continue;
+            };
+            let len = Fields(&len).u32(0);
+            out.push_str("{msg_hdr=");
+            self.msghdr(out, at, received.then_some(len.into()));
+            if valid.is_some() {
+                let _ = write!(out, ", msg_len={len}");
+            }
+            out.push('}');
+        }
+        out.push(']');
+    }
+
     fn control(&self, out: &mut String, addr: u64, len: u64) {
         let bytes = self.read(addr, len.min(1024) as usize).unwrap_or_default();
         if bytes.len() < 16 {
@@ -108,6 +140,8 @@ impl Memory<'_> {
                     ),
                 }
             }
+            libc::AF_INET if len < 16 => data(out, &bytes),
+            libc::AF_INET6 if len < 24 => data(out, &bytes),
             libc::AF_INET => {
                 let [a, b, c, d] = f.u32(4).to_le_bytes();
                 let _ = write!(
@@ -133,4 +167,10 @@ impl Memory<'_> {
         }
         out.push('}');
     }
+}
+
+/// What is too short for an address of its family.
+fn data(out: &mut String, bytes: &[u8]) {
+    out.push_str(", sa_data=");
+    quoted(out, bytes.get(2..).unwrap_or_default(), false);
 }

@@ -3,13 +3,14 @@
 mod places;
 mod show;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use duet_intercept::{ARCH_X86_64, Call, Ended, Names, Observer, Tid};
+use duet_intercept::{ARCH_X86_64, Call, Ended, Errno, Names, Observer, Tid};
 use duet_loader::stub::STUB_NR;
-use duet_syscalls::table::{self, Row};
+use duet_syscalls::table::{self, Disposition, Family, Ret, Row, Type};
 
 use crate::counts::{Counts, Order};
 use crate::decode::Args;
@@ -75,8 +76,8 @@ pub struct Settings {
     pub show: Show,
     /// The engine tells of intercepted calls only, from several threads, and of no signals and ends.
     pub fast: bool,
-    /// The first program and its arguments, whose `execve` is Duet's own, the first its name as given.
-    pub first: (Vec<u8>, Vec<Vec<u8>>),
+    /// The first program's arguments, its name as given the first of them; its `execve` is Duet's own.
+    pub first: Vec<Vec<u8>>,
     /// How many variables it has.
     pub variables: usize,
 }
@@ -85,7 +86,10 @@ pub struct Settings {
 struct Begun {
     call: Call,
     row: &'static Row,
+    name: Cow<'static, str>,
     args: Args,
+    /// What is kept of memory that the call changes.
+    before: u64,
     /// What has been written of the arguments.
     written: usize,
     /// Its line has begun.
@@ -112,6 +116,8 @@ struct State {
     lines: Lines,
     threads: HashMap<i32, Thread>,
     counts: Counts,
+    /// Where the first program was found.
+    program: Vec<u8>,
     /// The first program runs; what comes before is Duet's own.
     started: bool,
     /// How many threads there may be before those that are gone are looked for.
@@ -125,6 +131,24 @@ pub struct Recorder {
     names: OnceLock<Arc<dyn Names>>,
     me: Weak<Recorder>,
 }
+
+/// A call with a number that the table does not have.
+static UNKNOWN: Row = Row {
+    nr: u32::MAX,
+    name: "",
+    args: &[REGISTER; 6],
+    ret: Ret::Value,
+    family: Family::System,
+    disposition: Disposition::Refused(Errno::ENOSYS),
+    note: "",
+    sense: "",
+    own_errors: &[],
+};
+
+const REGISTER: table::Arg = table::Arg {
+    name: "arg",
+    ty: Type::Word,
+};
 
 /// The page that an instruction lies in.
 fn page(call: &Call) -> u64 {
@@ -194,6 +218,7 @@ impl Recorder {
                 lines: Lines::new(out, style),
                 threads: HashMap::new(),
                 counts: Counts::default(),
+                program: Vec::new(),
                 started: false,
                 most: MANY_THREADS,
             }),
@@ -338,7 +363,8 @@ impl Begun {
 }
 
 impl Observer for Recorder {
-    fn begins(&self, names: Arc<dyn Names>) {
+    fn begins(&self, names: Arc<dyn Names>, program: &[u8]) {
+        self.state().program = program.to_vec();
         if self.names.set(names).is_err() {
             log::error!("the trace was begun twice");
         }
@@ -375,9 +401,10 @@ impl Observer for Recorder {
             }
         }
         let filter = &self.settings.filter;
-        let row = match table::lookup(call.nr) {
-            Some(row) if call.arch == ARCH_X86_64 => row,
-            _ => return,
+        let (row, name) = match table::lookup(call.nr) {
+            _ if call.arch != ARCH_X86_64 => return,
+            Some(row) => (row, Cow::Borrowed(row.name)),
+            None => (&UNKNOWN, Cow::Owned(format!("syscall_{:#x}", call.nr))),
         };
         let ends = matches!(i64::from(call.nr), libc::SYS_exit | libc::SYS_exit_group);
         let shown = filter.shows(call.nr) && (!filter.by_path() || self.names_path(call, row));
@@ -387,9 +414,10 @@ impl Observer for Recorder {
         }
         let (at, clock) = (SystemTime::now(), Instant::now());
         let mut args = Args::default();
-        let mut partial = false;
+        let (mut partial, mut before) = (false, 0);
         if self.shows_calls() && shown {
-            self.decode(call, row, |d| {
+            self.decode(call, row, 0, |d| {
+                before = d.before();
                 let known = d.known_at_entry();
                 partial = known < row.args.len();
                 d.args(&mut args, 0, known, None);
@@ -401,13 +429,15 @@ impl Observer for Recorder {
             let whose = state.whose(call.tid);
             state
                 .lines
-                .begin_call(whose, at, row.name, &args.text, partial);
+                .begin_call(whose, at, &name, &args.text, partial);
         }
         let written = if visible { args.text.len() } else { 0 };
         let begun = Begun {
             call: *call,
             row,
+            name,
             args,
+            before,
             written,
             visible,
             at,
@@ -444,9 +474,9 @@ impl Observer for Recorder {
                 Ended::Answered(n) | Ended::Ran(n) => Some(n),
                 Ended::Unknown => None,
             };
-            let (call, row) = (begun.call, begun.row);
+            let (call, row, before) = (begun.call, begun.row, begun.before);
             if result.is_some() || self.settings.fast {
-                self.decode(&call, row, |d| {
+                self.decode(&call, row, before, |d| {
                     d.args(&mut begun.args, d.known_at_entry(), row.args.len(), result);
                     if let Some(n) = result {
                         meaning.clear();

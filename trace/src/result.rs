@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use duet_syscalls::table::Ret;
+use duet_syscalls::table::{Ret, Set, Struct};
 
 use crate::decode::{Decoder, octal};
 use crate::sets;
 use crate::shapes::open_flags;
 use crate::structs::Fields;
-use crate::text::{flags, hex, separate};
+use crate::text::{flags, hex, one, separate};
 
 impl Decoder<'_> {
     /// The result, with what it means.
@@ -31,6 +31,14 @@ impl Decoder<'_> {
             }
             Ret::Fd => self.memory().fd(out, result as i32),
             _ => self.value(out, result),
+        }
+    }
+
+    /// What is left of a timeout, of `call` only.
+    fn left(&self, out: &mut String, call: &str, place: usize, shape: Struct) {
+        if self.row.name == call && self.arg(place) != 0 {
+            out.push_str(", left ");
+            self.memory().one(out, shape, self.arg(place));
         }
     }
 
@@ -60,7 +68,9 @@ impl Decoder<'_> {
                         out.push('}');
                     }
                 }
-                out.push_str("])");
+                out.push(']');
+                self.left(out, "ppoll", 2, Struct::Timespec);
+                out.push(')');
             }
             ("select" | "pselect6", _) if result == 0 => out.push_str("0 (Timeout)"),
             ("select" | "pselect6", _) => {
@@ -74,6 +84,35 @@ impl Decoder<'_> {
                         let _ = write!(out, "{name} {set}");
                     }
                 }
+                self.left(out, "select", 4, Struct::Timeval);
+                self.left(out, "pselect6", 4, Struct::Timespec);
+                out.push(')');
+            }
+            ("prctl", _) => {
+                let _ = match self.prctl_meaning(result) {
+                    Some(name) => write!(out, "{result} ({name})"),
+                    None => write!(out, "{result}"),
+                };
+            }
+            ("sched_getscheduler", _) => {
+                let _ = write!(out, "{result} (");
+                one(out, result as u64, sets::of(Set::SCHED), "SCHED_*");
+                out.push(')');
+            }
+            ("personality", _) => {
+                hex(out, result as u64);
+                out.push_str(" (");
+                flags(out, result as u64, sets::of(Set::PERSONALITY));
+                out.push(')');
+            }
+            ("membarrier", _) if self.arg(0) == 0 => {
+                let _ = write!(out, "{result:#x} (");
+                flags(out, result as u64, sets::BARRIERS);
+                out.push(')');
+            }
+            ("fcntl", libc::F_GET_SEALS) => {
+                let _ = write!(out, "{result:#x} (seals ");
+                flags(out, result as u64, sets::SEALS);
                 out.push(')');
             }
             ("rt_sigtimedwait", _) => {

@@ -17,7 +17,7 @@ pub(crate) use names;
 /// The constants of a set; empty if they are shown as numbers.
 pub fn of(set: Set) -> &'static [Named] {
     match set {
-        Set::ACCESS => names![F_OK, X_OK, W_OK, R_OK],
+        Set::ACCESS => names![F_OK, R_OK, W_OK, X_OK],
         Set::ADVICE => names![
             POSIX_FADV_NORMAL,
             POSIX_FADV_RANDOM,
@@ -458,7 +458,7 @@ pub fn of(set: Set) -> &'static [Named] {
         Set::UMOUNT => names![MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW],
         Set::WAIT => names![
             WNOHANG,
-            WUNTRACED,
+            WSTOPPED,
             WEXITED,
             WCONTINUED,
             WNOWAIT,
@@ -549,6 +549,84 @@ pub const SOCK_FLAGS: &[Named] = names![SOCK_CLOEXEC, SOCK_NONBLOCK];
 pub const LOCKS: &[Named] = names![F_RDLCK, F_WRLCK, F_UNLCK];
 /// `ss_flags`.
 pub const SS: &[Named] = names![SS_ONSTACK, SS_DISABLE, SS_AUTODISARM = 0x8000_0000];
+
+/// Capabilities, by their numbers.
+pub const CAPABILITIES: &[Named] = names![
+    CAP_CHOWN = 0,
+    CAP_DAC_OVERRIDE = 1,
+    CAP_DAC_READ_SEARCH = 2,
+    CAP_FOWNER = 3,
+    CAP_FSETID = 4,
+    CAP_KILL = 5,
+    CAP_SETGID = 6,
+    CAP_SETUID = 7,
+    CAP_SETPCAP = 8,
+    CAP_LINUX_IMMUTABLE = 9,
+    CAP_NET_BIND_SERVICE = 10,
+    CAP_NET_BROADCAST = 11,
+    CAP_NET_ADMIN = 12,
+    CAP_NET_RAW = 13,
+    CAP_IPC_LOCK = 14,
+    CAP_IPC_OWNER = 15,
+    CAP_SYS_MODULE = 16,
+    CAP_SYS_RAWIO = 17,
+    CAP_SYS_CHROOT = 18,
+    CAP_SYS_PTRACE = 19,
+    CAP_SYS_PACCT = 20,
+    CAP_SYS_ADMIN = 21,
+    CAP_SYS_BOOT = 22,
+    CAP_SYS_NICE = 23,
+    CAP_SYS_RESOURCE = 24,
+    CAP_SYS_TIME = 25,
+    CAP_SYS_TTY_CONFIG = 26,
+    CAP_MKNOD = 27,
+    CAP_LEASE = 28,
+    CAP_AUDIT_WRITE = 29,
+    CAP_AUDIT_CONTROL = 30,
+    CAP_SETFCAP = 31,
+    CAP_MAC_OVERRIDE = 32,
+    CAP_MAC_ADMIN = 33,
+    CAP_SYSLOG = 34,
+    CAP_WAKE_ALARM = 35,
+    CAP_BLOCK_SUSPEND = 36,
+    CAP_AUDIT_READ = 37,
+    CAP_PERFMON = 38,
+    CAP_BPF = 39,
+    CAP_CHECKPOINT_RESTORE = 40
+];
+/// Seals of a memfd.
+pub const SEALS: &[Named] = names![
+    F_SEAL_SEAL = 1,
+    F_SEAL_SHRINK = 2,
+    F_SEAL_GROW = 4,
+    F_SEAL_WRITE = 8,
+    F_SEAL_FUTURE_WRITE = 16
+];
+/// Flags of timerfd_create(2).
+pub const TFD_CREATE: &[Named] = names![TFD_CLOEXEC, TFD_NONBLOCK];
+/// Protocols of netlink(7).
+pub const NETLINK: &[Named] = names![
+    NETLINK_ROUTE = 0,
+    NETLINK_USERSOCK = 2,
+    NETLINK_SOCK_DIAG = 4,
+    NETLINK_XFRM = 6,
+    NETLINK_AUDIT = 9,
+    NETLINK_NETFILTER = 12,
+    NETLINK_KOBJECT_UEVENT = 15,
+    NETLINK_GENERIC = 16
+];
+/// What membarrier(2) offers.
+pub const BARRIERS: &[Named] = names![
+    MEMBARRIER_CMD_GLOBAL = 1,
+    MEMBARRIER_CMD_GLOBAL_EXPEDITED = 2,
+    MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED = 4,
+    MEMBARRIER_CMD_PRIVATE_EXPEDITED = 8,
+    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED = 16,
+    MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE = 32,
+    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE = 64,
+    MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ = 128,
+    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ = 256
+];
 
 /// Names of signals 1 to 31.
 const SIGNALS: [&str; 32] = [

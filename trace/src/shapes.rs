@@ -7,13 +7,13 @@ use duet_syscalls::table::{Set, Struct};
 use crate::sets;
 use crate::signals::{sigaction, siginfo, sigset};
 use crate::structs::{Fields, Memory};
-use crate::text::{address, flags, one, quoted, separate};
+use crate::text::{address, flags, one, quoted, separate, time_comment};
 
 impl Memory<'_> {
     pub(crate) fn shape(&self, out: &mut String, what: Struct, bytes: &[u8]) {
         let f = Fields(bytes);
         let pair = |out: &mut String, at: usize, unit: &str| {
-            let _ = write!(out, "{{tv_sec={}, tv_{unit}={}}}", f.i64(at), f.i64(at + 8));
+            let _ = write!(out, "{{tv_sec={}, tv_{unit}={}}}", f.i64(at), f.u64(at + 8));
         };
         let _ = match what {
             Struct::I32 => write!(out, "[{}]", f.i32(0)),
@@ -35,7 +35,11 @@ impl Memory<'_> {
                     match f.i64(at + 8) {
                         libc::UTIME_NOW => out.push_str("UTIME_NOW"),
                         libc::UTIME_OMIT => out.push_str("UTIME_OMIT"),
-                        _ => pair(out, at, unit),
+                        fraction => {
+                            pair(out, at, unit);
+                            let digits = if unit == "nsec" { 9 } else { 6 };
+                            time_comment(out, f.i64(at), fraction, digits);
+                        }
                     }
                 }
                 write!(out, "]")
@@ -236,21 +240,96 @@ impl Memory<'_> {
                 write!(out, "{{version={version}, pid={}}}", f.i32(4))
             }
             Struct::CapData => {
-                let set =
-                    |low: u32, high: u32| format!("{:#x}", u64::from(low) | u64::from(high) << 32);
-                write!(
-                    out,
-                    "{{effective={}, permitted={}, inheritable={}}}",
-                    set(f.u32(0), f.u32(12)),
-                    set(f.u32(4), f.u32(16)),
-                    set(f.u32(8), f.u32(20))
-                )
+                for (i, name) in ["effective", "permitted", "inheritable"].iter().enumerate() {
+                    let low = u64::from(f.u32(4 * i));
+                    let _ = write!(out, "{}{name}=", if i == 0 { "{" } else { ", " });
+                    capabilities(out, low | u64::from(f.u32(12 + 4 * i)) << 32);
+                }
+                write!(out, "}}")
             }
+            Struct::Sigevent => return sigevent(out, &f),
+            Struct::CloneArgs => return clone_args(out, &f),
             Struct::Iovec => write!(out, "{{iov_base={:#x}, iov_len={}}}", f.u64(0), f.u64(8)),
             // `size` knows no other.
             _ => Ok(()),
         };
     }
+}
+
+/// A set of capabilities.
+fn capabilities(out: &mut String, set: u64) {
+    let mut first = true;
+    for n in (0..64).filter(|n| set >> n & 1 == 1) {
+        separate(out, &mut first, "|");
+        let _ = match sets::CAPABILITIES.iter().find(|(_, v)| *v == n) {
+            Some((name, _)) => write!(out, "1<<{name}"),
+            None => write!(out, "1<<{n}"),
+        };
+    }
+    if first {
+        out.push('0');
+    }
+}
+
+/// `struct sigevent`, sigevent(7).
+fn sigevent(out: &mut String, f: &Fields<'_>) {
+    const NOTIFY: &[sets::Named] = &[
+        ("SIGEV_SIGNAL", 0),
+        ("SIGEV_NONE", 1),
+        ("SIGEV_THREAD", 2),
+        ("SIGEV_THREAD_ID", 4),
+    ];
+    let (value, signal, notify) = (f.u64(0), f.i32(8), f.i32(12));
+    out.push('{');
+    if value != 0 {
+        let _ = write!(out, "sigev_value={{sival_int={}, sival_ptr=", value as i32);
+        address(out, value);
+        out.push_str("}, ");
+    }
+    let _ = match notify {
+        libc::SIGEV_NONE => write!(out, "sigev_signo={signal}"),
+        _ => write!(out, "sigev_signo={}", sets::signal(signal.into())),
+    };
+    out.push_str(", sigev_notify=");
+    one(out, notify as u32 as u64, NOTIFY, "SIGEV_*");
+    if notify == libc::SIGEV_THREAD_ID {
+        let _ = write!(out, ", sigev_notify_thread_id={}", f.i32(16));
+    }
+    out.push('}');
+}
+
+/// `struct clone_args`, clone(2).
+fn clone_args(out: &mut String, f: &Fields<'_>) {
+    let bits = f.u64(0);
+    let has = |bit: i32| bits & u64::from(bit as u32) != 0;
+    out.push_str("{flags=");
+    flags(out, bits, sets::of(Set::CLONE));
+    let mut place = |name: &str, at: usize| {
+        let _ = write!(out, ", {name}=");
+        address(out, f.u64(at));
+    };
+    if has(libc::CLONE_PIDFD) {
+        place("pidfd", 8);
+    }
+    if has(libc::CLONE_CHILD_SETTID) || has(libc::CLONE_CHILD_CLEARTID) {
+        place("child_tid", 16);
+    }
+    if has(libc::CLONE_PARENT_SETTID) {
+        place("parent_tid", 24);
+    }
+    let _ = match f.u64(32) {
+        0 => write!(out, ", exit_signal=0"),
+        n => write!(out, ", exit_signal={}", sets::signal(n as i64)),
+    };
+    out.push_str(", stack=");
+    address(out, f.u64(40));
+    out.push_str(", stack_size=");
+    crate::text::hex(out, f.u64(48));
+    if has(libc::CLONE_SETTLS) {
+        out.push_str(", tls=");
+        address(out, f.u64(56));
+    }
+    out.push('}');
 }
 
 const FILE_SYSTEMS: &[sets::Named] = &[

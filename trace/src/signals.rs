@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::sets;
 use crate::structs::Fields;
-use crate::text::{address, flags, separate};
+use crate::text::{address, flags, separate, ticks};
 
 /// A set of signals; more than half of them as what is missing.
 pub fn sigset(out: &mut String, set: u64) {
@@ -71,7 +71,11 @@ pub fn siginfo(out: &mut String, f: &Fields<'_>) {
             libc::CLD_EXITED => write!(out, "{status}"),
             _ => write!(out, "{}", sets::signal(status.into())),
         };
-        let _ = write!(out, ", si_utime={}, si_stime={}}}", f.i64(32), f.i64(40));
+        out.push_str(", si_utime=");
+        ticks(out, f.u64(32));
+        out.push_str(", si_stime=");
+        ticks(out, f.u64(40));
+        out.push('}');
         return;
     }
     match signal {

@@ -7,6 +7,7 @@ use duet_syscalls::table::{Set, Struct, Type};
 use crate::decode::{Args, Decoder, octal};
 use crate::sets;
 use crate::shapes::open_flags;
+use crate::signals::sigset;
 use crate::structs::Fields;
 use crate::text::{address, flags, hex, one};
 
@@ -58,7 +59,66 @@ impl Decoder<'_> {
             ("futex", _) => Some(self.futex(out, i, value)),
             ("fcntl", 2) => Some(self.fcntl(out, value)),
             ("ioctl", 2) => Some(self.ioctl(out, value, result)),
-            ("prctl", 1..) => Some(self.prctl(out, i, value)),
+            ("prctl", 1..) => Some(self.prctl(out, i, value, result)),
+            ("preadv" | "pwritev" | "preadv2" | "pwritev2", 4) => Some(false),
+            ("mknod", 2) | ("mknodat", 3) => {
+                let kind = self.arg(i - 1) as u32 & libc::S_IFMT;
+                (!matches!(kind, libc::S_IFCHR | libc::S_IFBLK)).then_some(false)
+            }
+            ("mremap", 4) if self.arg(3) & 6 == 0 => Some(false),
+            ("mincore", 2) => {
+                let pages = self.arg(1).div_ceil(4096).min(m.limit as u64) as usize;
+                match m.read(value, pages).filter(|_| result == Some(0)) {
+                    Some(bytes) => {
+                        out.push('[');
+                        out.extend(bytes.iter().map(|b| if b & 1 == 1 { '1' } else { '0' }));
+                        out.push(']');
+                    }
+                    None => address(out, value),
+                }
+                Some(true)
+            }
+            ("membarrier", 2) if self.arg(1) & 1 == 0 => Some(false),
+            ("arch_prctl", 1) if matches!(self.arg(0), 0x1003 | 0x1004) && result == Some(0) => {
+                let bytes = m.read(value, 8)?;
+                let _ = write!(out, "[{:#x}]", Fields(&bytes).u64(0));
+                Some(true)
+            }
+            ("timerfd_create", 1) => {
+                flags(out, value, sets::TFD_CREATE);
+                Some(true)
+            }
+            ("personality", 0) if value as u32 == u32::MAX => {
+                hex(out, u64::from(u32::MAX));
+                Some(true)
+            }
+            ("sendfile", 2) if value != 0 => {
+                let _ = write!(out, "[{}]", self.before as i64);
+                if let Some(after) = m.read(value, 8).filter(|_| result.is_some_and(|r| r > 0)) {
+                    let _ = write!(out, " => [{}]", Fields(&after).i64(0));
+                }
+                Some(true)
+            }
+            (_, _) if value != 0 && self.length_place() == Some(i) => {
+                let after = m.read(value, 4).map(|b| u64::from(Fields(&b).u32(0)));
+                let _ = match after.filter(|_| result.is_some_and(|r| r >= 0)) {
+                    Some(n) if n != self.before => write!(out, "[{} => {n}]", self.before as i32),
+                    _ => write!(out, "[{}]", self.before as i32),
+                };
+                Some(true)
+            }
+            ("ioctl", 1)
+                if !sets::of(Set::IOCTL)
+                    .iter()
+                    .any(|(_, v)| *v == value & 0xffff_ffff) =>
+            {
+                request(out, value as u32);
+                Some(true)
+            }
+            ("socket" | "socketpair", 2) if self.arg(0) == libc::AF_NETLINK as u64 => {
+                one(out, value, sets::NETLINK, "NETLINK_*");
+                Some(true)
+            }
             ("wait4", 1) => {
                 self.wait_status(out, value, result);
                 Some(true)
@@ -88,7 +148,6 @@ impl Decoder<'_> {
                 let _ = write!(out, "{}", value as i32);
                 Some(true)
             }
-            ("rt_sigreturn", _) => Some(false),
             _ => None,
         }
     }
@@ -127,20 +186,14 @@ impl Decoder<'_> {
                 let _ = write!(out, "{}", value as i32);
             }
             3 => match command {
-                FUTEX_WAKE | FUTEX_WAKE_BITSET => {
-                    return command == FUTEX_WAKE_BITSET && {
-                        out.push_str("NULL");
-                        true
-                    };
-                }
+                FUTEX_WAKE | FUTEX_WAKE_BITSET => return false,
                 FUTEX_REQUEUE | FUTEX_CMP_REQUEUE | FUTEX_WAKE_OP => {
                     let _ = write!(out, "{}", value as i32);
                 }
                 _ => self.memory().one(out, Struct::Timespec, value),
             },
             4 => match command {
-                FUTEX_WAIT | FUTEX_WAKE => return false,
-                FUTEX_WAIT_BITSET | FUTEX_WAKE_BITSET => address(out, value),
+                FUTEX_WAIT | FUTEX_WAKE | FUTEX_WAIT_BITSET | FUTEX_WAKE_BITSET => return false,
                 _ => address(out, value),
             },
             _ => match command {
@@ -169,6 +222,8 @@ impl Decoder<'_> {
             }
             libc::F_SETFD => flags(out, value, &[("FD_CLOEXEC", 1)]),
             libc::F_SETFL => open_flags(out, value),
+            libc::F_ADD_SEALS => flags(out, value, sets::SEALS),
+            libc::F_GET_SEALS => return false,
             libc::F_GETLK
             | libc::F_SETLK
             | libc::F_SETLKW
@@ -248,28 +303,6 @@ impl Decoder<'_> {
         true
     }
 
-    fn prctl(&self, out: &mut String, i: usize, value: u64) -> bool {
-        match self.arg(0) as i32 {
-            libc::PR_SET_NAME if i == 1 => self.memory().str(out, value),
-            libc::PR_GET_DUMPABLE
-            | libc::PR_GET_KEEPCAPS
-            | libc::PR_GET_SECUREBITS
-            | libc::PR_SET_NAME
-            | libc::PR_GET_TIMERSLACK => return false,
-            libc::PR_SET_PDEATHSIG if i == 1 => out.push_str(&sets::signal(value as i64)),
-            libc::PR_SET_PDEATHSIG
-            | libc::PR_SET_DUMPABLE
-            | libc::PR_CAPBSET_READ
-            | libc::PR_CAPBSET_DROP
-                if i > 1 =>
-            {
-                return false;
-            }
-            _ => hex(out, value),
-        }
-        true
-    }
-
     fn wait_status(&self, out: &mut String, at: u64, result: Option<i64>) {
         let status = match self.memory().read(at, 4) {
             Some(b) if at != 0 && result.is_some_and(|r| r > 0) => Fields(&b).i32(0),
@@ -301,6 +334,25 @@ impl Decoder<'_> {
         } else {
             write!(out, "[{{WIFCONTINUED(s)}}]")
         };
+    }
+
+    /// The signal mask that is in force again: it lies in the frame that the kernel made on the stack
+    /// (`arch/x86/include/asm/sigframe.h`).
+    pub(crate) fn restored_mask(&self, out: &mut String) -> bool {
+        /// In `struct ucontext`: flags, link, `stack_t`, `struct sigcontext`.
+        const MASK: u64 = 8 + 8 + 24 + 256;
+        let m = self.memory();
+        let text =
+            std::fs::read_to_string(format!("/proc/{}/syscall", m.tid.0)).unwrap_or_default();
+        let stack = text.split_ascii_whitespace().nth(7);
+        let stack = stack.and_then(|s| u64::from_str_radix(s.trim_start_matches("0x"), 16).ok());
+        let Some(mask) = stack.and_then(|s| m.read(s.wrapping_add(MASK), 8)) else {
+            return false;
+        };
+        out.push_str("{mask=");
+        sigset(out, Fields(&mask).u64(0));
+        out.push('}');
+        true
     }
 
     /// What clone(2) is asked for.
@@ -354,4 +406,20 @@ impl Decoder<'_> {
             place(3, "child_tidptr=");
         }
     }
+}
+
+/// A request of ioctl(2) without a name: its parts.
+fn request(out: &mut String, value: u32) {
+    let direction = match value >> 30 {
+        0 => "_IOC_NONE",
+        1 => "_IOC_WRITE",
+        2 => "_IOC_READ",
+        _ => "_IOC_READ|_IOC_WRITE",
+    };
+    let _ = write!(out, "_IOC({direction}");
+    for part in [value >> 8 & 0xff, value & 0xff, value >> 16 & 0x3fff] {
+        out.push_str(", ");
+        hex(out, part.into());
+    }
+    out.push(')');
 }

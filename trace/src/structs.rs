@@ -71,7 +71,8 @@ pub fn size(what: Struct) -> Option<usize> {
         }
         Struct::Utimbuf => 16,
         Struct::Msghdr => 56,
-        Struct::Mmsghdr => 64,
+        Struct::Sigevent => 64,
+        Struct::CloneArgs => 88,
         Struct::OpenHow | Struct::Stack => 24,
         Struct::Rusage => 144,
         Struct::Sembuf => 6,
@@ -154,6 +155,11 @@ impl Memory<'_> {
     /// A path, whole.
     pub fn path(&self, out: &mut String, addr: u64) {
         self.text(out, addr, 4095);
+    }
+
+    /// The name of a thread: 15 bytes at most.
+    pub fn name(&self, out: &mut String, addr: u64) {
+        self.text(out, addr, 15);
     }
 
     /// A string, cut at the limit.

@@ -61,6 +61,49 @@ pub fn address(out: &mut String, value: u64) {
     };
 }
 
+/// A time since 1970 as a comment; none of 0.
+pub fn time_comment(out: &mut String, seconds: i64, fraction: i64, digits: usize) {
+    if seconds == 0 && fraction == 0 {
+        return;
+    }
+    let time: libc::time_t = seconds;
+    // SAFETY: all zeros are a `tm`.
+    let mut tm: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both are ours for the call; only `tm` is written. None: the year is too large.
+    if unsafe { libc::localtime_r(&time, &mut tm) }.is_null() {
+        return;
+    }
+    let _ = write!(
+        out,
+        " /* {}-{:02}-{:02}T{:02}:{:02}:{:02}",
+        i64::from(tm.tm_year) + 1900,
+        tm.tm_mon + 1,
+        tm.tm_mday,
+        tm.tm_hour,
+        tm.tm_min,
+        tm.tm_sec
+    );
+    if fraction > 0 {
+        let _ = write!(out, ".{fraction:0digits$}");
+    }
+    let (sign, offset) = if tm.tm_gmtoff < 0 {
+        ('-', -tm.tm_gmtoff)
+    } else {
+        ('+', tm.tm_gmtoff)
+    };
+    let _ = write!(out, "{sign}{:02}{:02} */", offset / 3600, offset / 60 % 60);
+}
+
+/// Ticks of the clock that times(2) counts, with seconds as a comment.
+pub fn ticks(out: &mut String, value: u64) {
+    /// `USER_HZ`: the same on all of Linux's x86.
+    const PER_SECOND: f64 = 100.0;
+    let _ = write!(out, "{value}");
+    if value > 0 {
+        let _ = write!(out, " /* {:.2} s */", value as f64 / PER_SECOND);
+    }
+}
+
 /// Bytes between quotes, escaped as in C, with dots if `cut`.
 pub fn quoted(out: &mut String, bytes: &[u8], cut: bool) {
     out.push('"');

@@ -30,11 +30,12 @@ impl Recorder {
         Some(out)
     }
 
-    /// Gives `work` what decodes a call.
+    /// Gives `work` what decodes a call; `before`: what [`Decoder::before`] found at its entry.
     pub(super) fn decode<T>(
         &self,
         call: &Call,
         row: &Row,
+        before: u64,
         work: impl FnOnce(&Decoder<'_>) -> T,
     ) -> T {
         let name_of = |tid: Tid, fd: i32| self.name_of(tid, fd);
@@ -44,7 +45,12 @@ impl Recorder {
             full: self.settings.full,
             name_of: (self.settings.naming != Naming::Numbers).then_some(&name_of),
         };
-        work(&Decoder { call, row, memory })
+        work(&Decoder {
+            call,
+            row,
+            memory,
+            before,
+        })
     }
 
     /// Whether a call names one of the paths that are asked for.

@@ -14,7 +14,8 @@ use crate::{errno_text, sets, text};
 
 impl Recorder {
     pub(super) fn first_program(&self, state: &mut State, tid: Tid) {
-        let (program, args) = &self.settings.first;
+        let program = &std::mem::take(&mut state.program);
+        let args = &self.settings.first;
         let at = SystemTime::now();
         let quoted = |s: &[u8]| {
             let mut out = String::new();
@@ -76,6 +77,8 @@ impl Recorder {
                 ip: 0,
             },
             row,
+            name: row.name.into(),
+            before: 0,
             args: shown,
             written: 0,
             visible: false,
@@ -130,7 +133,7 @@ impl Recorder {
             false => format!("{rest},  <unfinished ...>"),
         };
         let end = Ending {
-            name: row.name,
+            name: &begun.name,
             rest: &rest,
             result: meaning,
             failed,
@@ -178,8 +181,8 @@ impl Recorder {
             time: seconds(*at),
             pid: thread.pid,
             tid: thread.tid,
-            call: row.name,
-            nr: row.nr,
+            call: &begun.name,
+            nr: call.nr,
             args: shown
                 .iter()
                 .map(|(name, value, text)| Arg {
