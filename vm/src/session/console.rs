@@ -55,12 +55,37 @@ impl Console {
     pub fn last(&self) -> String {
         let bytes: Vec<u8> = self.kept.lock().iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes).replace('\r', "");
-        let text = printable(&text);
-        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-        let from = lines.len().saturating_sub(SHOWN);
-        match lines.get(from..) {
-            None | Some([]) => String::new(),
-            Some(last) => format!("\nits last messages:\n  {}", last.join("\n  ")),
-        }
+        last_lines(&printable(&text))
+    }
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    let (before, last) = lines.split_at(lines.len().saturating_sub(SHOWN));
+    if last.is_empty() {
+        return String::new();
+    }
+    // Registers and calls come behind the one line that says what happened.
+    let panic = before.iter().rfind(|l| l.contains("Kernel panic"));
+    let shown: Vec<&str> = panic.into_iter().chain(last).copied().collect();
+    format!("\nits last messages:\n  {}", shown.join("\n  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_shown_with_the_last_lines() {
+        assert_eq!(last_lines("\n \n"), "");
+        assert_eq!(last_lines("a\n\nb"), "\nits last messages:\n  a\n  b");
+        let many: Vec<String> = (0..20).map(|n| format!("line {n}")).collect();
+        let text = format!("first\nKernel panic - not syncing: x\n{}", many.join("\n"));
+        let shown = last_lines(&text);
+        assert!(
+            shown.contains("Kernel panic - not syncing: x\n  line 8\n"),
+            "{shown}"
+        );
+        assert!(!shown.contains("line 7"), "{shown}");
     }
 }
