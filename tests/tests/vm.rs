@@ -2,62 +2,19 @@
 //! are those of the layer. Needs QEMU and a kernel, which `duet kernel fetch` gets through apt.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-use std::time::Duration;
 
 use duet_tests::{
-    Output, Toolchain, assert_same, command_output, command_output_within, duet, duet_command,
-    guest, host_tool, is_root, native_run, skip, tempdir, testbins_dir,
+    MACHINE_LIMIT, Output, Toolchain, assert_same, command_output, command_output_within,
+    duet_command, guest, host_tool, is_root, kernel_cache, machine_possible, native_run, skip,
+    tempdir,
 };
-
-/// A translated machine is slow, and others want the processors too.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// Where the tests keep their kernel.
-fn cache() -> PathBuf {
-    testbins_dir().with_file_name("vm-cache")
-}
-
-/// Why no machine can be run here; empty: one can.
-fn missing() -> &'static str {
-    static MISSING: OnceLock<String> = OnceLock::new();
-    MISSING.get_or_init(|| {
-        if host_tool("qemu-system-x86_64").is_none() {
-            return "no QEMU (package qemu-system-x86)".into();
-        }
-        let kernel = |action| {
-            let mut command = Command::new(duet());
-            command
-                .args(["kernel", action])
-                .env("XDG_CACHE_HOME", cache());
-            command_output_within(command, b"", LIMIT)
-        };
-        if !kernel("list").stdout.is_empty() {
-            return String::new();
-        }
-        let fetched = kernel("fetch");
-        match fetched.status {
-            0 => String::new(),
-            _ => format!("no kernel: {}", fetched.stderr.trim()),
-        }
-    })
-}
-
-/// Whether the test can run; says so if not.
-fn possible(test: &str) -> bool {
-    if !missing().is_empty() {
-        skip(test, missing());
-    }
-    missing().is_empty()
-}
 
 /// `duet run --mode vm OPTIONS PROGRAM ARGS`.
 fn vm(options: &[&str], program: &Path, args: &[&str], input: &[u8]) -> Output {
     let mut command = duet_command(&["--mode", "vm"]);
     command.args(options).arg(program).args(args);
-    command.env("XDG_CACHE_HOME", cache());
-    command_output_within(command, input, LIMIT)
+    command.env("XDG_CACHE_HOME", kernel_cache());
+    command_output_within(command, input, MACHINE_LIMIT)
 }
 
 fn busybox(test: &str) -> Option<PathBuf> {
@@ -65,7 +22,7 @@ fn busybox(test: &str) -> Option<PathBuf> {
     if found.is_none() {
         skip(test, "no busybox (package busybox-static)");
     }
-    found.filter(|_| possible(test))
+    found.filter(|_| machine_possible(test))
 }
 
 #[track_caller]
@@ -77,7 +34,7 @@ fn same(name: &str, toolchain: Toolchain) {
     if !is_root() {
         return skip(&test, "its native side needs root, which the guest is");
     }
-    if !possible(&test) {
+    if !machine_possible(&test) {
         return;
     }
     let mut options = vec!["-w", "/tmp", "-e", "LANG=C", "-e", "HOME=/tmp"];

@@ -1,0 +1,82 @@
+//! Duet's own monitor runs the distribution's kernel, unmodified, on a KVM of the processor's own
+//! virtualization.
+//!
+//! So that this needs no such processor, it happens in a guest: QEMU translates a machine whose processor has
+//! AMD's virtualization, Linux there loads its `kvm-amd`, and Duet in it boots the same kernel once more. The
+//! outer guest sees the host's tree, with the same programs and the same cache of kernels.
+
+use std::time::Duration;
+
+use duet_tests::{
+    Output, command_output_within, duet, duet_command, host_tool, kernel_cache, kvm_modules,
+    machine_possible, skip,
+};
+
+/// Several machines in a translated one.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// Runs a shell's script in a guest that has a KVM. In it, `vm` is `duet run --mode vm --monitor duet`.
+/// `None`: it cannot be.
+fn with_kvm(test: &str, script: &str) -> Option<Output> {
+    let Some(busybox) = host_tool("busybox") else {
+        skip(test, "no busybox (package busybox-static)");
+        return None;
+    };
+    if !machine_possible(test) {
+        return None;
+    }
+    let modules = match kvm_modules() {
+        Ok(modules) => modules,
+        Err(why) => {
+            skip(test, &why);
+            return None;
+        }
+    };
+    let busybox = busybox.display();
+    let mut full = String::from("set -e\n");
+    for module in modules {
+        full += &format!("{busybox} insmod {}\n", module.display());
+    }
+    full += &format!(
+        "{busybox} mknod /dev/kvm c 10 232\n\
+         duet={}\nbusybox={busybox}\n\
+         vm() {{ $duet run --mode vm --monitor duet --memory 192m \"$@\"; }}\n\
+         {script}\n",
+        duet().display(),
+    );
+    let mut command = duet_command(&["--mode", "vm", "--monitor", "qemu"]);
+    command
+        .args(["--host-root", "--memory", "1g", "-e"])
+        .arg(format!("XDG_CACHE_HOME={}", kernel_cache().display()))
+        .args(["sh", "-c", &full]);
+    command.env("XDG_CACHE_HOME", kernel_cache());
+    Some(command_output_within(command, b"", LIMIT))
+}
+
+#[test]
+fn an_unmodified_kernel_runs_a_program_and_panics() {
+    let test = "monitor an_unmodified_kernel_runs_a_program_and_panics";
+    let script = r#"
+        $duet doctor --json | grep -c '"check":"a KVM that can run a kernel.*"verdict":"present"'
+        mkdir -m 777 /tmp/data; echo before >/tmp/data/note; chmod 666 /tmp/data/note
+        echo input | vm --cpus 2 -v /tmp/data:/data -u 5:6 -w /data $busybox sh -c '
+            cat; cat note; nproc; id; echo error >&2; echo after >note
+            head -c 2621440 /dev/zero | md5sum; exit 7' 2>/tmp/error || echo status $?
+        cat /tmp/error /tmp/data/note
+        vm $busybox sh -c 'echo c >/proc/sysrq-trigger; sleep 60' || echo status $?
+    "#;
+    let Some(output) = with_kvm(test, script) else {
+        return;
+    };
+    assert_eq!(
+        output.stdout,
+        "1\ninput\nbefore\n2\nuid=5 gid=6\n8354dcaa18a1ecb52d0895bf00888c44  -\nstatus 7\nerror\nafter\nstatus 125\n",
+        "{output:?}"
+    );
+    for words in ["Kernel panic - not syncing", "triple fault"] {
+        assert!(
+            output.stderr.contains(words),
+            "{words:?} is not in {output:?}"
+        );
+    }
+}
