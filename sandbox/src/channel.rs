@@ -10,6 +10,8 @@ use nix::sys::socket::{
     sendmsg, socketpair,
 };
 
+use crate::usage::Usage;
+
 /// Longest payload.
 const MAX: usize = 4096;
 
@@ -29,6 +31,8 @@ pub enum Message {
     /// From the first guest process, with a pidfd of it and the end of a pipe that is closed once it is
     /// traced.
     Traceable,
+    /// From init, before it says that the program ended: what its children used.
+    Used(Usage),
     /// From init: the program ended (status as `wait` gives it).
     Ended(i32),
     /// From init: the program was stopped by this signal.
@@ -66,6 +70,7 @@ impl Message {
             Message::DomainName(n) => with(11, n),
             Message::Done(e) => with(12, &e.to_le_bytes()),
             Message::Traceable => with(13, &[]),
+            Message::Used(usage) => with(14, &usage.encode()),
         }
     }
 
@@ -86,6 +91,7 @@ impl Message {
             11 => Message::DomainName(payload.to_vec()),
             12 => Message::Done(number()?),
             13 => Message::Traceable,
+            14 => Message::Used(Usage::decode(payload)?),
             _ => return None,
         })
     }
@@ -184,6 +190,13 @@ mod tests {
         assert_eq!((m, fds.len()), (Message::Mounts, 2));
         let (m, fds) = b.receive().unwrap().unwrap();
         assert_eq!((m, fds.len()), (Message::Failed("no tmpfs".into()), 0));
+        let used = Usage {
+            user: 7,
+            system: u64::MAX,
+            peak: 4096,
+        };
+        a.send(&Message::Used(used), &[]).unwrap();
+        assert_eq!(b.receive().unwrap().unwrap().0, Message::Used(used));
         drop(a);
         assert!(b.receive().unwrap().is_none());
     }
@@ -192,6 +205,7 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(Message::decode(&[]), None);
         assert_eq!(Message::decode(&[6, 1]), None);
+        assert_eq!(Message::decode(&[14; 16]), None);
         assert_eq!(Message::decode(&[99]), None);
     }
 }

@@ -20,6 +20,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setpgid, setresgid, setresuid
 use crate::channel::{Channel, Message};
 use crate::config::Engine;
 use crate::landlock;
+use crate::usage::Usage;
 
 /// What init needs to know.
 pub struct Plan<'a> {
@@ -490,6 +491,10 @@ fn attend(channel: &Channel, child: Pid) -> Step<()> {
             while signals.read_signal().named("watching children")?.is_some() {}
         }
         if let Some(status) = reap(channel, child)? {
+            let used = Usage::of_children().named("asking what was used")?;
+            channel
+                .send(&Message::Used(used), &[])
+                .named("reporting the end")?;
             return channel
                 .send(&Message::Ended(status), &[])
                 .named("reporting the end");

@@ -22,9 +22,11 @@ pub mod run;
 pub mod source;
 pub mod terminal;
 pub mod tree;
+pub mod usage;
 pub mod usernet;
 pub mod workers;
 
 pub use config::{Config, Engine, Limits, Network, Port, Protocol, Seen, Tree, Volume};
 pub use error::{Error, Result};
 pub use run::{Outcome, run};
+pub use usage::Usage;

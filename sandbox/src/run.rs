@@ -34,6 +34,7 @@ use crate::requests::Requests;
 use crate::source::Source;
 use crate::terminal::Terminal;
 use crate::tree::Interfaces;
+use crate::usage::Usage;
 use crate::usernet::UserNetwork;
 use crate::{init, landlock, namespaces, tree, workers};
 
@@ -46,12 +47,21 @@ pub struct Outcome {
     /// Calls that read and calls that write, as the kernel counted them for all processes that have been
     /// waited for (`/proc/PID/io`); `None` if it does not.
     pub transfers: Option<(u64, u64)>,
+    /// When that was heard of.
+    pub ended: Instant,
+    /// What the program and its descendants used, as far as they were waited for.
+    pub used: Usage,
 }
 
 impl Outcome {
     /// What was called.
     pub fn counters(&self) -> &Counters {
         &self.kernel.counters
+    }
+
+    /// When the program was about to run its first instruction.
+    pub fn started(&self) -> Option<Instant> {
+        self.kernel.started.get().copied()
     }
 }
 
@@ -104,6 +114,7 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
         pid: child,
         channel: Arc::new(ours),
         ended: false,
+        used: Usage::default(),
         groups: None,
         network: None,
     };
@@ -131,6 +142,8 @@ struct Init {
     pid: Pid,
     channel: Arc<Channel>,
     ended: bool,
+    /// What its children used.
+    used: Usage,
     /// What limits it and its children. Goes last: a group with processes cannot be removed.
     groups: Option<Groups>,
     /// What connects its network to the host's.
@@ -238,6 +251,7 @@ fn supervise(
         vfs,
         processes: processes.clone(),
         counters: Counters::default(),
+        started: Default::default(),
         singletons,
         tmpfs,
         watches: Default::default(),
@@ -278,7 +292,9 @@ fn supervise(
             release,
         )?),
     };
-    let exit_code = match attend(init, &requests, terminal, deadline)? {
+    let end = attend(init, &requests, terminal, deadline)?;
+    let ended = Instant::now();
+    let exit_code = match end {
         End::Status(status) => {
             // An observer is to hear of all ends.
             if tracing.is_some_and(|thread| thread.join().is_err()) {
@@ -292,6 +308,8 @@ fn supervise(
         exit_code,
         kernel,
         transfers: transfers(init.pid),
+        ended,
+        used: init.used,
     })
 }
 
@@ -675,6 +693,7 @@ fn attend(
             .receive()
             .map_err(|e| Error::step("listening to init", e))?
         {
+            Some((Message::Used(usage), _)) => init.used = usage,
             Some((Message::Ended(status), _)) => {
                 init.ended = true;
                 if terminal.is_some() && libc::WIFSIGNALED(status) {

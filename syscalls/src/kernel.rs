@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use duet_intercept::Engine;
 use duet_vfs::tmp::TmpFs;
@@ -121,6 +122,8 @@ pub struct Kernel {
     pub processes: Arc<ProcessTable>,
     /// What was called.
     pub counters: Counters,
+    /// When the first program was about to run its first instruction.
+    pub started: OnceLock<Instant>,
     /// File systems of which there is one instance, by type, for mount(2).
     pub singletons: HashMap<Vec<u8>, Arc<dyn FileSystem>>,
     /// What the guest mounts as tmpfs is made beside this one.

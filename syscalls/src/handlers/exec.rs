@@ -474,6 +474,7 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
     }
     match hand_over(t, &pending.launch, rsp, buffer, size) {
         Ok((count, auxv)) => {
+            t.kernel.started.get_or_init(std::time::Instant::now);
             let mut state = pending.state;
             if let Some(program) = &mut state.program {
                 program.auxv = Some(auxv);

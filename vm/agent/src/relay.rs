@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use duet_vm_protocol::{
-    FromGuest, FromHost, MAX_DATA, MAX_TO_GUEST, receive, receive_data, send, send_data,
+    FromGuest, FromHost, MAX_DATA, MAX_TO_GUEST, Used, receive, receive_data, send, send_data,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 
 use crate::program::{Ends, winsize};
@@ -114,7 +116,26 @@ pub fn attend(
         }
     }
     nix::unistd::sync();
+    let used = used().named("asking what was used")?;
+    send(control, &FromGuest::Used(used)).named("reporting the end")?;
     send(control, &FromGuest::Ended(status)).named("reporting the end")
+}
+
+/// What the program and its descendants used: the agent has no other children.
+fn used() -> nix::Result<Used> {
+    let all = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = |t: TimeVal| {
+        let whole = t.tv_sec().saturating_mul(1_000_000);
+        u64::try_from(whole.saturating_add(t.tv_usec())).unwrap_or(0)
+    };
+    Ok(Used {
+        user: micros(all.user_time()),
+        system: micros(all.system_time()),
+        // KiB, says getrusage(2).
+        peak: u64::try_from(all.max_rss())
+            .unwrap_or(0)
+            .saturating_mul(1024),
+    })
 }
 
 fn signal_to(pid: i32, signal: i32) {

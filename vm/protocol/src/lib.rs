@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Which version of the messages this is. Any change of them changes it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the port for messages.
 pub const CONTROL: &str = "duet.control";
@@ -135,6 +135,19 @@ pub enum FromGuest {
     Ended(i32),
     /// The guest cannot be set up: why.
     Failed(String),
+    /// What the program and its descendants used, said before its end.
+    Used(Used),
+}
+
+/// What processes used, as the guest's kernel counts it (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Processor time in user mode, in microseconds.
+    pub user: u64,
+    /// Processor time in the kernel, in microseconds.
+    pub system: u64,
+    /// Most memory that any one of them had resident, in bytes.
+    pub peak: u64,
 }
 
 /// Writes a frame that holds `message`.

@@ -11,12 +11,13 @@ mod terminal;
 mod timings;
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use duet_vfs::Vfs;
 use duet_vm_protocol::{
-    CONTROL, FromGuest, FromHost, STDERR, STDIN, STDOUT, Start, VERSION, WindowSize, send,
+    CONTROL, FromGuest, FromHost, STDERR, STDIN, STDOUT, Start, Used, VERSION, WindowSize, send,
 };
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -63,6 +64,12 @@ pub struct Outcome {
     pub exit_code: u8,
     /// How long each phase took.
     pub timings: Timings,
+    /// What the program and its descendants used, as the guest says.
+    pub used: Option<Used>,
+    /// Which monitor ran the machine.
+    pub monitor: String,
+    /// The kernel's files on the host: the image and its modules.
+    pub kernel_files: Vec<PathBuf>,
 }
 
 /// What timeout(1) exits with when the time is up.
@@ -94,6 +101,10 @@ pub fn run(run: Run) -> Result<Outcome> {
     let (serial, machines_serial) = pair()?;
     // A second processor costs start-up, and a translator gains little by it.
     let cpus = run.cpus.unwrap_or(1);
+    let modules = run.kernel.modules.iter().map(|(_, path)| path.clone());
+    let kernel_files = std::iter::once(run.kernel.image.clone())
+        .chain(modules)
+        .collect();
     let machine = Machine {
         kernel: run.kernel.image.clone(),
         initramfs,
@@ -138,6 +149,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         raw: None,
         phase: Phase::Boots,
         open_outputs: 0,
+        used: None,
     };
     let outputs = [(stdout, 1), (stderr, 2)].map(|(s, fd)| Output::start(s, fd, &session.events));
     let [stdout, stderr] = outputs;
@@ -148,6 +160,9 @@ pub fn run(run: Run) -> Result<Outcome> {
     Ok(Outcome {
         exit_code,
         timings: session.timings,
+        used: session.used,
+        monitor,
+        kernel_files,
     })
 }
 
@@ -215,6 +230,7 @@ struct Session {
     phase: Phase,
     /// Streams to the host that have not come to their end.
     open_outputs: u32,
+    used: Option<Used>,
 }
 
 impl Session {
@@ -292,6 +308,10 @@ impl Session {
             (FromGuest::CannotExecute(errno), Phase::Told) => Err(self.cannot_execute(errno)),
             (FromGuest::Stopped(signal), Phase::Runs) => {
                 self.stop_too(signal);
+                Ok(())
+            }
+            (FromGuest::Used(used), Phase::Runs) => {
+                self.used = Some(used);
                 Ok(())
             }
             (FromGuest::Ended(status), Phase::Runs) => {
