@@ -3,6 +3,7 @@
 //! Exit codes: the program's own; 128+N if signal N killed it; 125 if Duet fails, 126 if the program
 //! cannot be run, 127 if there is none.
 
+mod compare;
 mod demo;
 mod doctor;
 mod kernel;
@@ -24,6 +25,8 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
   duet run --rootfs tree sh       a shell in a tree; what it writes is thrown away
   duet run --host-root ls /       any installed program, on the host's tree, read-only
   duet trace --host-root ls /     every call of it, as strace shows them
+  duet compare --host-root -- ls -lR /etc
+                                  what it takes natively, in the layer and in a VM
   duet syscalls openat            what Duet does with a system call
   duet doctor                     what this host offers, and what to enable")]
 struct Cli {
@@ -43,6 +46,8 @@ enum Command {
     Run(Box<run::Run>),
     /// Run a program in the layer and show every system call, as strace does
     Trace(Box<trace::Options>),
+    /// Run a program natively, in the layer and in a VM, and show what each costs and where they differ
+    Compare(Box<compare::Options>),
     /// Show what Duet does with each system call, or explain one
     Syscalls(syscalls::Options),
     /// Get, add and list kernels for --mode vm
@@ -93,6 +98,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(options) => run::main(&options),
         Command::Trace(options) => trace::main(&options),
+        Command::Compare(options) => compare::main(&options),
         Command::Syscalls(options) => syscalls::main(&options),
         Command::Kernel(options) => kernel::main(&options),
         Command::Doctor(options) => doctor::main(&options),

@@ -3,13 +3,14 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum, value_parser};
+use duet_compare::inside::{self, Calls, Cpu, Inside};
 use duet_sandbox::machine;
-use duet_sandbox::{Config, Engine, Limits, Network, Port, Protocol, Seen, Tree, Volume};
+use duet_sandbox::{Config, Engine, Limits, Network, Outcome, Port, Protocol, Seen, Tree, Volume};
 
 use crate::report;
 
@@ -23,6 +24,12 @@ pub struct Run {
     /// At the end, print what was called: native, emulated, refused. Native calls are slower then
     #[arg(long)]
     report: bool,
+    /// Write what was seen of the inside of the run to a file, for `duet compare`
+    #[arg(long, value_name = "FILE", hide = true)]
+    figures: Option<PathBuf>,
+    /// With --figures: count all calls
+    #[arg(long, requires = "figures", hide = true)]
+    count: bool,
     /// With --report: one JSON object instead of a table
     #[arg(long, requires = "report")]
     json: bool,
@@ -145,7 +152,7 @@ enum EngineOption {
     Ptrace,
 }
 
-fn parse_volume(text: &str) -> Result<Volume, String> {
+pub fn parse_volume(text: &str) -> Result<Volume, String> {
     let (text, read_only) = match text.strip_suffix(":ro") {
         Some(rest) => (rest, true),
         None => (text.strip_suffix(":rw").unwrap_or(text), false),
@@ -197,7 +204,7 @@ fn parse_port(text: &str) -> Result<Port, String> {
     })
 }
 
-fn parse_absolute(text: &str) -> Result<OsString, String> {
+pub fn parse_absolute(text: &str) -> Result<OsString, String> {
     if text.starts_with('/') {
         Ok(text.into())
     } else {
@@ -205,7 +212,7 @@ fn parse_absolute(text: &str) -> Result<OsString, String> {
     }
 }
 
-fn parse_user(text: &str) -> Result<(u32, u32), String> {
+pub fn parse_user(text: &str) -> Result<(u32, u32), String> {
     let id = |t: &str| match t.parse() {
         Ok(u32::MAX) | Err(_) => Err(format!("{t:?} is no id; a user is UID or UID:GID")),
         Ok(id) => Ok(id),
@@ -232,14 +239,14 @@ fn parse_cpus(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub fn parse_time(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
     }
     humantime::parse_duration(text).map_err(|e| e.to_string())
 }
 
-fn parse_hostname(text: &str) -> Result<String, String> {
+pub fn parse_hostname(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > 64 || text.contains('\0') {
         return Err("a host name has 1 to 64 bytes".into());
     }
@@ -248,12 +255,17 @@ fn parse_hostname(text: &str) -> Result<String, String> {
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The guest's environment: the usual few variables, or the caller's, then what `--env` says.
-fn environment(options: &Options) -> Result<Vec<CString>> {
-    let mut env: Vec<(OsString, OsString)> = if options.env_host {
+/// The guest's environment: the usual few variables, or the caller's, then those of `--env`. `uid` is the
+/// guest's user.
+pub fn variables(
+    settings: &[OsString],
+    of_host: bool,
+    uid: u32,
+) -> Result<Vec<(OsString, OsString)>> {
+    let mut env: Vec<(OsString, OsString)> = if of_host {
         std::env::vars_os().collect()
     } else {
-        let home = if options.user.0 == 0 { "/root" } else { "/" };
+        let home = if uid == 0 { "/root" } else { "/" };
         let mut env = vec![
             ("PATH".into(), DEFAULT_PATH.into()),
             ("HOME".into(), OsString::from(home)),
@@ -261,7 +273,7 @@ fn environment(options: &Options) -> Result<Vec<CString>> {
         env.extend(std::env::var_os("TERM").map(|t| ("TERM".into(), t)));
         env
     };
-    for setting in &options.env {
+    for setting in settings {
         let bytes = setting.as_bytes();
         let at = bytes.iter().position(|&b| b == b'=');
         let (name, value) = match at {
@@ -276,6 +288,11 @@ fn environment(options: &Options) -> Result<Vec<CString>> {
         env.retain(|(n, _)| *n != name);
         env.extend(value.map(|v| (name, v)));
     }
+    Ok(env)
+}
+
+fn environment(options: &Options) -> Result<Vec<CString>> {
+    let env = variables(&options.env, options.env_host, options.user.0)?;
     let join = |(name, value): (OsString, OsString)| {
         let mut text = name;
         text.push("=");
@@ -336,7 +353,7 @@ pub fn config(options: &Options) -> Result<Config> {
 }
 
 /// Runs the command in a virtual machine.
-fn in_machine(options: &Options, began: Instant) -> Result<u8> {
+fn in_machine(options: &Options, figures: Option<&Path>, began: Instant) -> Result<u8> {
     let how = machine::Options {
         kernel: options.kernel.clone(),
         append: options.append.clone(),
@@ -353,7 +370,54 @@ fn in_machine(options: &Options, began: Instant) -> Result<u8> {
             eprintln!("{:>9.3} ms  {phase}", time.as_secs_f64() * 1000.0);
         }
     }
+    if let Some(path) = figures {
+        let marks = outcome.timings.marks().iter();
+        let at = |phase| {
+            let mark = marks.clone().find(|(name, _)| *name == phase);
+            mark.map(|(_, time)| inside::monotonic(began + *time))
+        };
+        let seen = Inside {
+            started: at("program started"),
+            ended: at("program ended"),
+            guest: outcome.used.map(|u| Cpu {
+                user: u.user,
+                system: u.system,
+            }),
+            guest_peak: outcome.used.map(|u| u.peak),
+            exits: outcome.exits.map(|all| {
+                let owned = all.into_iter().map(|(reason, n)| (reason.to_owned(), n));
+                owned.collect()
+            }),
+            monitor: Some(outcome.monitor),
+            files: outcome.kernel_files,
+            ..Inside::default()
+        };
+        seen.write(path)
+            .with_context(|| path.display().to_string())?;
+    }
     Ok(outcome.exit_code)
+}
+
+/// What was seen of the inside of a run in the layer.
+fn inside_layer(outcome: &Outcome, counted: bool) -> Inside {
+    let mut calls = Calls::default();
+    for (_, counts) in outcome.counters().counts() {
+        calls.native += counts.native;
+        calls.emulated += counts.emulated;
+        calls.refused += counts.refused;
+    }
+    calls.refused += outcome.counters().unknown() + outcome.counters().foreign();
+    Inside {
+        started: outcome.started().map(inside::monotonic),
+        ended: Some(inside::monotonic(outcome.ended)),
+        guest: Some(Cpu {
+            user: outcome.used.user,
+            system: outcome.used.system,
+        }),
+        guest_peak: Some(outcome.used.peak).filter(|peak| *peak > 0),
+        calls: counted.then_some(calls),
+        ..Inside::default()
+    }
 }
 
 /// Refuses what is for virtual machines only.
@@ -382,7 +446,7 @@ pub fn main(run: &Run) -> Result<u8> {
         if run.report {
             bail!("--report counts the layer's calls; it goes without --mode vm");
         }
-        return in_machine(options, began);
+        return in_machine(options, run.figures.as_deref(), began);
     }
     check_layer(options)?;
     let mut config = config(options)?;
@@ -390,10 +454,15 @@ pub fn main(run: &Run) -> Result<u8> {
         EngineOption::Seccomp => Engine::Seccomp,
         EngineOption::Ptrace => Engine::Ptrace,
     };
-    if run.report {
+    if run.report || run.count {
         config.seen = Seen::All;
     }
     let outcome = duet_sandbox::run(&config, None)?;
+    if let Some(path) = &run.figures {
+        let seen = inside_layer(&outcome, run.count);
+        seen.write(path)
+            .with_context(|| path.display().to_string())?;
+    }
     if run.report {
         let report = report::Report::new(outcome.counters());
         eprint!(

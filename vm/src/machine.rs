@@ -77,4 +77,8 @@ pub trait Running: Send {
     fn wait(&mut self) -> Result<End>;
     /// Ends it at once, without asking the guest.
     fn stop(&mut self);
+    /// How often its processors came out to the monitor, by reason; `None` if nobody counts.
+    fn exits(&self) -> Option<Vec<(&'static str, u64)>> {
+        None
+    }
 }

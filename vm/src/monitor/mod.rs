@@ -50,7 +50,7 @@ use self::control::Control;
 use self::cpu::Entry;
 pub use self::mmio::Shown;
 use self::mmio::Transport;
-use self::stats::Stats;
+use self::stats::{Exit, Stats};
 use self::vcpu::World;
 use self::vm::Vm;
 use crate::error::{Error, Result};
@@ -265,6 +265,11 @@ impl Running for Monitor {
 
     fn stop(&mut self) {
         self.control.finish(End::Stopped);
+    }
+
+    fn exits(&self) -> Option<Vec<(&'static str, u64)>> {
+        let all = Exit::ALL.iter();
+        Some(all.map(|e| (e.name(), self.stats.exits(*e))).collect())
     }
 }
 

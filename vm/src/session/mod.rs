@@ -66,6 +66,8 @@ pub struct Outcome {
     pub timings: Timings,
     /// What the program and its descendants used, as the guest says.
     pub used: Option<Used>,
+    /// Exits of its processors to the monitor by reason, if the monitor counts them.
+    pub exits: Option<Vec<(&'static str, u64)>>,
     /// Which monitor ran the machine.
     pub monitor: String,
     /// The kernel's files on the host: the image and its modules.
@@ -161,6 +163,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         exit_code,
         timings: session.timings,
         used: session.used,
+        exits: session.machine.exits(),
         monitor,
         kernel_files,
     })

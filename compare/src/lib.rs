@@ -1,0 +1,42 @@
+//! The same program natively, in the layer and in a virtual machine, side by side.
+//!
+//! [`session::compare`] runs a [`subject::Subject`] in each [`modes::Mode`] in turn, every run from an equal
+//! start ([`stage`]), and looks at what came of it: whether status, output and written files are those of
+//! the native run ([`agree`]), and what it took ([`figures`]). A mode of Duet is run as what a user would
+//! run, `duet run`, which tells of the inside in a file ([`inside`]).
+//!
+//! Timed runs are left alone: what needs looking at processes, or counting each call, is measured in
+//! further runs, whose times are not used.
+//!
+//! The calling process must have a single thread: what its children read and write is told from the
+//! accounts of the process less those of the thread. No locks are held.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`modes`], [`subject`] | what is run, and in which way |
+//! | [`stage`], [`mirror`], [`files`] | equal starts, and what was written |
+//! | [`spawn`], [`peers`], [`child`], [`processes`] | one run, from its start to its last process |
+//! | [`stats`], [`figures`], [`agree`] | many runs: medians, spread, agreement |
+//! | [`report`], [`text`], [`svg`], [`html`] | what is shown of it |
+
+pub mod agree;
+pub mod child;
+pub mod error;
+pub mod figures;
+pub mod files;
+pub mod html;
+pub mod inside;
+pub mod mirror;
+pub mod modes;
+pub mod peers;
+pub mod processes;
+pub mod report;
+pub mod session;
+pub mod spawn;
+pub mod stage;
+pub mod stats;
+pub mod subject;
+pub mod svg;
+pub mod text;
+
+pub use error::{Error, Result};

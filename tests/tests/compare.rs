@@ -1,0 +1,415 @@
+//! `duet compare`: it finds what differs between modes, and nothing where nothing does; it leaves nothing
+//! behind; its page is drawn as meant.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use duet_tests::{
+    Output, command_output_within, duet, host_tool, is_root, skip, tempdir, testbins_dir,
+};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// What a layer can be compared with everywhere.
+const LAYERS: &str = "native,layer:seccomp,layer:ptrace";
+
+fn compare(options: &[&str], command: &[&str]) -> Command {
+    let mut all = Command::new(duet());
+    all.args(["compare", "--runs", "2", "--warmup", "0", "--observed", "1"]);
+    all.args(options).arg("--").args(command);
+    let home = std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into());
+    all.env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", home);
+    all
+}
+
+fn run(options: &[&str], command: &[&str]) -> Output {
+    command_output_within(compare(options, command), b"", LIMIT)
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+/// What is said of one mode.
+#[track_caller]
+fn mode<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let all = report["modes"].as_array().unwrap();
+    all.iter()
+        .find(|m| m["mode"] == name)
+        .unwrap_or_else(|| panic!("no {name}: {report:#}"))
+}
+
+fn busybox(test: &str) -> Option<PathBuf> {
+    let found = host_tool("busybox");
+    if found.is_none() {
+        skip(test, "no busybox (package busybox-static)");
+    }
+    found
+}
+
+#[test]
+fn what_differs_on_purpose_is_reported() {
+    let Some(busybox) = busybox("what_differs_on_purpose_is_reported") else {
+        return;
+    };
+    // The layer's host name is its own; a process number is another one in each native run.
+    let script = "hostname; echo $$ >&2; hostname >name; echo same >same; [ $(hostname) != box ]";
+    let command = [busybox.to_str().unwrap(), "sh", "-c", script];
+    let options = ["--modes", LAYERS, "--hostname", "box"];
+    let output = run(&[&options[..], &["--json"]].concat(), &command);
+    assert_eq!(output.status, 1, "{output:?}");
+    let report = json(&output);
+    assert_eq!(report["schema"], "duet-compare/1");
+    assert_eq!(report["reference"], "native");
+    let here = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    for name in ["layer:seccomp", "layer:ptrace"] {
+        let layer = mode(&report, name);
+        assert_eq!(
+            layer["agreement"],
+            serde_json::json!({
+                "exit status": "differs", "standard output": "differs",
+                "standard error": "unsettled", "files written": "differs",
+            })
+        );
+        let all = layer["differences"].as_array().unwrap();
+        let diffs: BTreeMap<_, _> = all
+            .iter()
+            .map(|d| (d["aspect"].as_str().unwrap(), d["diff"].as_str().unwrap()))
+            .collect();
+        assert_eq!(diffs["status"], format!("-native: 0\n+{name}: 1\n"));
+        assert!(
+            diffs["stdout"].contains(&format!("-{here}\n+box\n")),
+            "{diffs:#?}"
+        );
+        assert!(diffs["files"].contains("name\n"), "{diffs:#?}");
+        assert!(!diffs["files"].contains("same"), "{diffs:#?}");
+    }
+    let text = run(&options, &command).stdout;
+    for words in [
+        "DIFFERS",
+        "differs from run to run",
+        "Not all behave as native does",
+        "+box",
+    ] {
+        assert!(text.contains(words), "{words:?} in {text}");
+    }
+}
+
+#[test]
+fn equal_runs_agree_and_are_measured() {
+    let Some(busybox) = busybox("equal_runs_agree_and_are_measured") else {
+        return;
+    };
+    let dir = tempdir();
+    let (start, input) = (dir.path().join("start"), dir.path().join("input"));
+    std::fs::create_dir(&start).unwrap();
+    std::fs::write(start.join("old"), "old\n").unwrap();
+    std::fs::write(&input, "given\n").unwrap();
+    let script = "cat >new; cat old new; rm old; mkdir d; chmod 711 d; ln -s new link; \
+                  dd if=/dev/zero of=big bs=1M count=20 2>/dev/null; echo odd >&2; exit 7";
+    let output = run(
+        &[
+            "--modes",
+            LAYERS,
+            "--json",
+            "--dir",
+            start.to_str().unwrap(),
+            "--input",
+            input.to_str().unwrap(),
+        ],
+        &[busybox.to_str().unwrap(), "sh", "-c", script],
+    );
+    assert_eq!(output.status, 0, "{output:?}");
+    // What the runs changed was a copy.
+    assert_eq!(std::fs::read_dir(&start).unwrap().count(), 1);
+    let report = json(&output);
+    assert_eq!(report["interrupted"], false);
+    for name in ["native", "layer:seccomp", "layer:ptrace"] {
+        let of = mode(&report, name);
+        assert_eq!(of["runs"], 2);
+        assert_eq!(of["differences"], serde_json::json!([]));
+        let median = |figure: &str| of["figures"][figure]["median"].as_f64();
+        for figure in [
+            "start",
+            "first_output",
+            "run",
+            "total",
+            "cpu_guest_user",
+            "memory_guest",
+        ] {
+            assert!(median(figure).is_some(), "{name} {figure}: {of:#}");
+        }
+        assert!(
+            median("start") < median("first_output") && median("first_output") <= median("total")
+        );
+        assert!(
+            median("written") > Some(20e6),
+            "{name}: {:?}",
+            median("written")
+        );
+        let between = median("memory_mode").unwrap();
+        assert_eq!(between > 0.0, name != "native", "{name}: {between}");
+        assert_eq!(median("calls_native").is_some(), name != "native");
+        if name != "native" {
+            assert!(median("calls_native") > Some(20.0) && median("calls_emulated") > Some(5.0));
+            assert!(median("disk") > Some(1e6));
+        }
+    }
+}
+
+#[test]
+fn each_run_gets_a_fresh_copy_of_the_tree() {
+    let test = "each_run_gets_a_fresh_copy_of_the_tree";
+    let Some(busybox) = busybox(test) else {
+        return;
+    };
+    if !is_root() {
+        return skip(test, "chroot needs root");
+    }
+    let tree = tempdir();
+    let bin = tree.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::copy(&busybox, bin.join("busybox")).unwrap();
+    std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
+    let volume = tempdir();
+    std::fs::write(volume.path().join("note"), "note\n").unwrap();
+    let volume = format!("{}:/data", volume.path().display());
+    let script = "busybox cat /data/note; echo more >>/data/note; [ ! -e /new ] && echo x >/new; \
+                  busybox rm /bin/sh; busybox chown 7:8 /new; busybox ls /";
+    let output = run(
+        &[
+            "--modes",
+            LAYERS,
+            "--rootfs",
+            tree.path().to_str().unwrap(),
+            "-v",
+            &volume,
+            "--json",
+        ],
+        &["sh", "-c", script],
+    );
+    assert_eq!(output.status, 0, "{output:?}");
+    assert!(bin.join("sh").exists() && !tree.path().join("new").exists());
+}
+
+/// Everybody below a process, by number.
+fn below(pid: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let texts = threads
+        .flatten()
+        .map(|t| std::fs::read_to_string(t.path().join("children")));
+    let text: String = texts.map(Result::unwrap_or_default).collect();
+    let own: Vec<u32> = text
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    own.iter()
+        .flat_map(|&p| std::iter::once(p).chain(below(p)))
+        .collect()
+}
+
+#[test]
+fn an_interrupt_leaves_nothing_and_shows_what_there_is() {
+    let Some(busybox) = busybox("an_interrupt_leaves_nothing_and_shows_what_there_is") else {
+        return;
+    };
+    let dir = tempdir();
+    let counter = dir.path().join("counter");
+    std::fs::create_dir(&counter).unwrap();
+    // The second native run does not end. The volume is shown as it is, as it is read-only, but natively
+    // nothing is kept from writing beside it.
+    let script = format!(
+        "echo x >>{0}/runs; [ $(wc -l <{0}/runs) -lt 2 ] || {{ sleep 600 & sleep 600; }}",
+        counter.display()
+    );
+    let mut child = compare(
+        &["--modes", "native", "--json"],
+        &[busybox.to_str().unwrap(), "sh", "-c", &script],
+    )
+    .stdin(Stdio::null())
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let sleeping = loop {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        let all = below(child.id());
+        let sleeps = all.iter().filter(|p| {
+            let line = std::fs::read(format!("/proc/{p}/cmdline")).unwrap_or_default();
+            line.starts_with(b"sleep\x00600")
+        });
+        if sleeps.count() == 2 {
+            break all;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["interrupted"], true);
+    assert_eq!(mode(&report, "native")["runs"], 1);
+    for pid in sleeping {
+        assert!(
+            !Path::new(&format!("/proc/{pid}")).exists(),
+            "{pid} is left"
+        );
+    }
+}
+
+#[test]
+fn missing_modes_are_named_with_the_reason() {
+    let Some(busybox) = busybox("missing_modes_are_named_with_the_reason") else {
+        return;
+    };
+    let command = [busybox.to_str().unwrap(), "true"];
+    let output = run(&["--modes", "native,vm", "--kernel", "/none"], &command);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert!(
+        output.stdout.contains("vm is missing: /none: "),
+        "{output:?}"
+    );
+    let output = run(
+        &["--modes", "layer", "--timeout", "0.2"],
+        &[busybox.to_str().unwrap(), "sleep", "60"],
+    );
+    assert_eq!(output.status, 0, "{output:?}");
+    for (options, words) in [
+        (&["--modes", "wine"][..], "layer:ptrace"),
+        (&["--rootfs", "/none"], "--rootfs /none"),
+        (&["--input", "/none"], "--input /none"),
+    ] {
+        let output = run(options, &command);
+        assert_eq!(output.status, 125, "{output:?}");
+        assert!(output.stderr.contains(words), "{output:?} lacks {words:?}");
+    }
+}
+
+#[test]
+fn the_machine_is_compared_too() {
+    let test = "the_machine_is_compared_too";
+    let Some(busybox) = busybox(test) else {
+        return;
+    };
+    let cache = testbins_dir().with_file_name("vm-cache");
+    let kernel = |action: &str| {
+        let mut command = Command::new(duet());
+        command
+            .args(["kernel", action])
+            .env("XDG_CACHE_HOME", &cache);
+        command_output_within(command, b"", LIMIT)
+    };
+    if kernel("list").stdout.is_empty() && kernel("fetch").status != 0 {
+        return skip(test, "no kernel");
+    }
+    let script = "uname -r; echo x >made; exit 5";
+    let mut command = compare(
+        &["--modes", "native,vm", "--json"],
+        &[busybox.to_str().unwrap(), "sh", "-c", script],
+    );
+    command.env("XDG_CACHE_HOME", &cache);
+    let output = command_output_within(command, b"", LIMIT);
+    let report = json(&output);
+    let vm = mode(&report, "vm");
+    if let Some(why) = vm["missing"].as_str() {
+        return skip(test, why);
+    }
+    assert_eq!(output.status, 1, "{output:?}");
+    let agreement = &vm["agreement"];
+    assert_eq!(agreement["standard output"], "differs", "{vm:#}");
+    for aspect in ["exit status", "standard error", "files written"] {
+        assert_eq!(agreement[aspect], "same", "{vm:#}");
+    }
+    let median = |figure: &str| vm["figures"][figure]["median"].as_f64();
+    assert!(median("start") > Some(0.0) && median("run") > Some(0.0));
+    assert!(median("memory_mode") > median("memory_guest"));
+    assert!(vm["monitor"].is_string());
+}
+
+/// What stands in the page once it is drawn: the ground's colour, and texts that lie outside the charts.
+const PROBE: &str = "<script>
+const chart = document.querySelector('svg.chart'), box = chart.getBoundingClientRect();
+const outside = [...chart.querySelectorAll('text')].filter(t => {
+  const b = t.getBoundingClientRect();
+  return b.left < box.left || b.right > box.right + 1 || b.bottom > box.bottom + 1 || b.width == 0;
+});
+const of = (e, p) => getComputedStyle(e).getPropertyValue(p);
+document.title = ['PROBE', of(document.body, 'background-color'), of(chart.querySelector('text'), 'fill'),
+  chart.querySelectorAll('rect').length > 4, outside.length].join('|');
+</script>";
+
+#[test]
+fn the_page_is_drawn_in_light_and_dark() {
+    let test = "the_page_is_drawn_in_light_and_dark";
+    let (Some(busybox), Some(chromium)) = (busybox(test), host_tool("chromium")) else {
+        return skip(test, "no chromium");
+    };
+    let dir = tempdir();
+    let (page, picture) = (dir.path().join("page.html"), dir.path().join("picture.svg"));
+    let output = run(
+        &[
+            "--modes",
+            LAYERS,
+            "--html",
+            page.to_str().unwrap(),
+            "--svg",
+            picture.to_str().unwrap(),
+            "--hostname",
+            "box",
+        ],
+        &[
+            busybox.to_str().unwrap(),
+            "sh",
+            "-c",
+            "hostname; echo '<b>&amp;'",
+        ],
+    );
+    assert_eq!(output.status, 1, "{output:?}");
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(
+        !text.contains("http://") && !text.contains("https://"),
+        "the page needs others"
+    );
+    std::fs::write(&page, text.replace("</body>", &format!("{PROBE}</body>"))).unwrap();
+    let open = |file: &Path, scheme: &str| {
+        let profile = tempdir();
+        let mut command = Command::new(&chromium);
+        command.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1000,800",
+            "--dump-dom",
+        ]);
+        command.arg(format!("--blink-settings=preferredColorScheme={scheme}"));
+        command.arg(format!("--user-data-dir={}", profile.path().display()));
+        command.arg(format!("file://{}", file.display()));
+        command_output_within(command, b"", LIMIT).ok()
+    };
+    for (scheme, ground, ink) in [
+        ("1", "rgb(255, 255, 255)", "rgb(31, 35, 40)"),
+        ("0", "rgb(13, 17, 23)", "rgb(230, 237, 243)"),
+    ] {
+        let drawn = open(&page, scheme);
+        let expected = format!("<title>PROBE|{ground}|{ink}|true|0</title>");
+        assert!(drawn.contains(&expected), "no {expected} in {drawn}");
+        assert!(drawn.contains("<ins>+box</ins>"), "{drawn}");
+        assert!(drawn.contains("echo '&lt;b&gt;&amp;amp;'"), "{drawn}");
+    }
+    let drawn = open(&picture, "1");
+    assert!(
+        !drawn.contains("parsererror") && drawn.contains("layer:ptrace</text>"),
+        "{drawn}"
+    );
+}
