@@ -85,8 +85,7 @@ fn run(id: u32, vcpu: &mut VcpuFd, world: &World) -> Option<End> {
             }
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Turn::Again(Exit::Interrupted),
             Ok(VcpuExit::Shutdown) => Turn::End(End::Failed(
-                "the guest's processor met a third fault while it handled two (a triple fault)"
-                    .into(),
+                "the guest's processor met a triple fault, as after a panic of its kernel".into(),
             )),
             Ok(VcpuExit::SystemEvent(kind, _)) => Turn::End(match kind {
                 KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET => End::PoweredOff,

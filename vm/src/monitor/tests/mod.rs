@@ -1,6 +1,10 @@
 //! Bare guests: a few instructions on the real `/dev/kvm`.
 
 mod bare;
+mod boot;
+mod devices;
+mod driver;
+mod events;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
