@@ -166,7 +166,8 @@ impl Recorder {
             ..
         } = begun;
         let arg = |(i, text): (usize, &'_ str)| -> (&'static str, String, String) {
-            let name = row.args.get(i).map_or("", |a| a.name);
+            // rt_sigreturn(2) has none, but takes what lies on the stack.
+            let name = row.args.get(i).map_or("frame", |a| a.name);
             let value = call.args.get(i).copied().unwrap_or(0);
             (name, format!("{value:#x}"), text.to_owned())
         };
