@@ -97,6 +97,7 @@ guests! {
     exec_pie: "exec" StaticPie;
     exec_musl: "exec" Musl;
     signals: "signals" Static root true;
+    stops: "stops" Static;
     procs: "procs" Static;
     procs_musl: "procs" Musl;
     threads: "threads" Static;
