@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use duet_intercept::{ARCH_X86_64, Answer, Call};
+use duet_vfs::account;
 use duet_vfs::types::{Errno, Result};
 use std::os::fd::AsFd;
 
+use crate::accounts;
 use crate::handlers;
 use crate::kernel::Kernel;
 use crate::table::{self, Verdict, places::Place};
@@ -58,6 +60,7 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
         state,
         call,
     };
+    account::begin();
     if let Some(held) = held {
         handlers::exec::give_back(&task, held);
     }
@@ -82,6 +85,7 @@ pub fn finish(task: &Task, result: Result<Reply>) {
     if log::log_enabled!(log::Level::Trace) {
         trace(call, &result);
     }
+    accounts::hand_in(call.tid);
     match result {
         Ok(Reply::Value(v)) => send(kernel, call, Answer::Value(v)),
         Ok(Reply::Run) => send(kernel, call, Answer::Run),

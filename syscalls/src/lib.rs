@@ -10,6 +10,7 @@
 //! Locks of [`process`] first, then those of `duet-vfs`; none is held while an engine is called.
 
 mod abi;
+pub mod accounts;
 pub mod dispatch;
 pub mod handlers;
 pub mod images;

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use duet_intercept::Tid;
 use duet_vfs::BackingId;
+use duet_vfs::account::host;
+use duet_vfs::counted::{read_file, read_text};
 use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::Location;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -188,7 +190,9 @@ impl Process {
         };
         let new = std::ptr::null();
         // SAFETY: nothing is set, and `limit` is ours.
-        let n = unsafe { libc::prlimit64(self.tgid, libc::RLIMIT_FSIZE, new, &mut limit) };
+        let n = host("prlimit64", || unsafe {
+            libc::prlimit64(self.tgid, libc::RLIMIT_FSIZE, new, &mut limit)
+        });
         Errno::result(n).map(|_| limit.rlim_cur)
     }
 
@@ -197,7 +201,9 @@ impl Process {
         let info = std::ptr::null::<libc::siginfo_t>();
         let pidfd = self.pidfd.as_raw_fd();
         // SAFETY: integers and a null pointer.
-        let n = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, info, 0) };
+        let n = host("pidfd_send_signal", || unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, info, 0)
+        });
         Errno::result(n).map(drop)
     }
 
@@ -214,7 +220,7 @@ impl Process {
             revents: 0,
         };
         // SAFETY: one pollfd, and the count says so.
-        unsafe { libc::poll(&mut p, 1, 0) == 0 }
+        host("poll", || unsafe { libc::poll(&mut p, 1, 0) == 0 })
     }
 
     /// The present state.
@@ -282,8 +288,8 @@ pub struct ProcessTable {
 /// Hands the first 4 KiB of a `/proc` file to `parse`: such a file gives all it has in one read.
 fn read_proc<T>(path: &str, parse: impl FnOnce(&[u8]) -> T) -> Result<T> {
     let mut buf = [0; 4096];
-    let mut file = fs::File::open(path).map_err(|_| Errno::ESRCH)?;
-    let n = file.read(&mut buf).map_err(|_| Errno::ESRCH)?;
+    let read = || fs::File::open(path)?.read(&mut buf);
+    let n = host("read a file", read).map_err(|_| Errno::ESRCH)?;
     Ok(parse(buf.get(..n).unwrap_or_default()))
 }
 
@@ -308,7 +314,7 @@ fn number_in_status(tid: Tid, name: &str) -> Option<i32> {
 
 /// Device number of a thread's controlling terminal, as the host has it; `None` without one.
 pub fn controlling_terminal(tid: Tid) -> Option<u64> {
-    let text = fs::read(format!("/proc/{}/stat", tid.0)).ok()?;
+    let text = read_file(format!("/proc/{}/stat", tid.0)).ok()?;
     // The second field is a name in brackets that may hold anything.
     let close = text.iter().rposition(|&b| b == b')')?;
     let rest = String::from_utf8_lossy(text.get(close + 1..)?);
@@ -319,7 +325,7 @@ pub fn controlling_terminal(tid: Tid) -> Option<u64> {
 
 /// Children of a thread, in the host's numbers; none if it is gone.
 fn children_of(tgid: i32, tid: i32) -> Vec<i32> {
-    let text = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/children"));
+    let text = read_text(format!("/proc/{tgid}/task/{tid}/children"));
     let text = text.unwrap_or_default();
     text.split_ascii_whitespace()
         .filter_map(|c| c.parse().ok())
@@ -327,7 +333,7 @@ fn children_of(tgid: i32, tid: i32) -> Vec<i32> {
 }
 
 fn thread_group(tid: i32) -> Result<i32> {
-    let text = fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
+    let text = read_text(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
     let line = text.lines().find_map(|l| l.strip_prefix("Tgid:"));
     line.and_then(|l| l.trim().parse().ok()).ok_or(Errno::ESRCH)
 }
@@ -663,12 +669,16 @@ const PIDFD_THREAD: i32 = libc::O_EXCL;
 
 fn open_pidfd(pid: i32, flags: i32) -> Result<OwnedFd> {
     // SAFETY: plain integers; the kernel checks them.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) })
+    owned(host("pidfd_open", || unsafe {
+        libc::syscall(libc::SYS_pidfd_open, pid, flags)
+    }))
 }
 
 fn get_descriptor(pidfd: &OwnedFd, fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: plain integers; the kernel checks them.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
+    owned(host("pidfd_getfd", || unsafe {
+        libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0)
+    }))
 }
 
 /// The descriptor that a system call has returned.

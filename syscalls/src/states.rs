@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use duet_vfs::account::host;
 use duet_vfs::types::{Errno, Result};
 
 use crate::process::State;
@@ -75,7 +76,10 @@ pub fn stamp(pid: i32, number: u64) -> Result<()> {
         rlim_max: libc::RLIM64_INFINITY,
     };
     // SAFETY: `new` is ours, and nothing is asked for.
-    Errno::result(unsafe { libc::prlimit64(pid, STAMP, &new, std::ptr::null_mut()) }).map(drop)
+    let n = host("prlimit64", || unsafe {
+        libc::prlimit64(pid, STAMP, &new, std::ptr::null_mut())
+    });
+    Errno::result(n).map(drop)
 }
 
 /// Reads a process's mark.
@@ -85,7 +89,10 @@ pub fn stamp_of(pid: i32) -> Result<u64> {
         rlim_max: 0,
     };
     // SAFETY: nothing is set, and `old` is ours.
-    Errno::result(unsafe { libc::prlimit64(pid, STAMP, std::ptr::null(), &mut old) })?;
+    let n = host("prlimit64", || unsafe {
+        libc::prlimit64(pid, STAMP, std::ptr::null(), &mut old)
+    });
+    Errno::result(n)?;
     Ok(old.rlim_cur)
 }
 

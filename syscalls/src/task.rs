@@ -4,10 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use duet_intercept::{Call, mem};
+use duet_vfs::account::host;
+use duet_vfs::counted::{fstat, read_text};
 use duet_vfs::inode::{BackingId, Caller};
 use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::FileStat;
 
 use crate::kernel::Kernel;
 use crate::process::{self, Process, State};
@@ -89,7 +91,9 @@ impl Task {
 
     /// The string that argument `i` points to, at most `max` bytes with its NUL.
     pub fn string(&self, i: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
-        let s = mem::read_string(self.call.tid, self.arg(i), max, too_long)?;
+        let s = host("process_vm_readv", || {
+            mem::read_string(self.call.tid, self.arg(i), max, too_long)
+        })?;
         self.confirm()?;
         Ok(s)
     }
@@ -97,7 +101,9 @@ impl Task {
     /// `len` bytes at `addr`. The caller of this bounds `len`.
     pub fn read(&self, addr: u64, len: usize) -> Result<Vec<u8>> {
         let mut buf = vec![0; len];
-        mem::read(self.call.tid, addr, &mut buf)?;
+        host("process_vm_readv", || {
+            mem::read(self.call.tid, addr, &mut buf)
+        })?;
         self.confirm()?;
         Ok(buf)
     }
@@ -105,7 +111,9 @@ impl Task {
     /// `N` bytes at `addr`.
     pub fn read_array<const N: usize>(&self, addr: u64) -> Result<[u8; N]> {
         let mut buf = [0; N];
-        mem::read(self.call.tid, addr, &mut buf)?;
+        host("process_vm_readv", || {
+            mem::read(self.call.tid, addr, &mut buf)
+        })?;
         self.confirm()?;
         Ok(buf)
     }
@@ -113,7 +121,9 @@ impl Task {
     /// Writes `bytes` at `addr`.
     pub fn write(&self, addr: u64, bytes: &[u8]) -> Result<()> {
         self.confirm()?;
-        mem::write(self.call.tid, addr, bytes)
+        host("process_vm_writev", || {
+            mem::write(self.call.tid, addr, bytes)
+        })
     }
 
     /// Whether what was read is the caller's: its thread id may have passed to somebody else.
@@ -217,7 +227,7 @@ impl Caller for Task {
         if self.call.tid.0 == self.process.host_pid() {
             return self.pid();
         }
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.call.tid.0));
+        let status = read_text(format!("/proc/{}/status", self.call.tid.0));
         let status = status.unwrap_or_default();
         let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"));
         let last = line.and_then(|l| l.split_ascii_whitespace().next_back());

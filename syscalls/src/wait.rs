@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use duet_vfs::account;
 use duet_vfs::types::{Errno, Result};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -51,9 +52,11 @@ pub fn elsewhere(t: &Task, step: impl Fn(&Task) -> Blocked + Send + 'static) -> 
         return Err(Errno::EAGAIN);
     }
     let task = t.clone();
+    let account = account::take();
     let spawned = thread::Builder::new()
         .name("duet-wait".into())
         .spawn(move || {
+            account.into_iter().for_each(account::resume);
             wait_and_answer(&task, &step);
             WAITING.fetch_sub(1, Ordering::Relaxed);
         });

@@ -14,7 +14,7 @@ pub(crate) fn proc_fd(fd: RawFd) -> String {
 
 /// An `O_PATH` descriptor of what `fd` is.
 pub(crate) fn o_path(fd: &impl AsFd) -> Result<OwnedFd> {
-    nix::fcntl::open(
+    crate::counted::open(
         proc_fd(fd.as_fd().as_raw_fd()).as_str(),
         OFlag::O_PATH | OFlag::O_CLOEXEC,
         Mode::empty(),

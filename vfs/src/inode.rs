@@ -22,6 +22,19 @@ pub enum DentryPolicy {
     Never,
 }
 
+/// Which layer of a file system a node shows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// It has no layers.
+    Only,
+    /// The upper one, where changes go.
+    Upper,
+    /// A read-only one, counted from 0, the topmost.
+    Lower(usize),
+    /// A directory whose entries come from several.
+    Merged,
+}
+
 /// What `statfs` reports.
 #[derive(Clone, Copy, Debug)]
 pub struct StatFs {
@@ -124,6 +137,11 @@ pub trait Inode: Send + Sync + 'static {
 
     /// Fresh attributes.
     fn attr(&self) -> Result<Attr>;
+
+    /// Which layer of its file system it shows from; without a host call.
+    fn layer(&self) -> Layer {
+        Layer::Only
+    }
 
     /// Attributes sufficient for a permission check: `(mode, uid, gid)`. May be served from a cache.
     fn owner(&self) -> Result<(u32, u32, u32)> {

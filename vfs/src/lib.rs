@@ -17,6 +17,8 @@
 //! 4. `Dentry::link`, `Dentry::children`, the mount table, `Mount::children`, `Mount::at`, the open
 //!    table, the clock of the dentry cache: leaves, never held over host I/O. (The table of stand-in
 //!    directories alone makes its host calls under its lock: they touch a tmpfs private to Duet.)
+pub mod account;
+pub mod counted;
 pub mod dentry;
 pub mod dev;
 pub mod host;

@@ -9,6 +9,7 @@ use bitflags::bitflags;
 use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::{Mutex, RwLock};
 
+use crate::account::{self, Step};
 use crate::dentry::{Dentry, DentryCache, Super};
 use crate::inode::{BackingId, FileSystem};
 use crate::opentable::{FileTable, StandInTable};
@@ -121,6 +122,9 @@ impl Mount {
     /// EROFS if the mount is read-only.
     pub(crate) fn want_write(&self) -> Result<()> {
         if self.flags().contains(MountFlags::RDONLY) {
+            account::note(|| Step::ReadOnly {
+                fs: self.sb.fs().type_name(),
+            });
             return Err(Errno::EROFS);
         }
         Ok(())

@@ -18,10 +18,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::sys::stat::Mode;
+use nix::unistd::UnlinkatFlags;
 use parking_lot::{Mutex, RwLock};
 
+use crate::counted::{fstat, unlinkat};
 use crate::host_call;
 use crate::inode::BackingId;
 use crate::types::*;
@@ -225,7 +226,7 @@ impl StandInTable {
         let open = |serial: u64, more: OFlag| {
             let flags = flags | OFlag::O_CLOEXEC | more;
             let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-            nix::fcntl::openat(dirs, name(serial).as_str(), flags, mode)
+            crate::counted::openat(dirs, name(serial).as_str(), flags, mode)
         };
         let place = place(location, path_only);
         {
@@ -246,7 +247,7 @@ impl StandInTable {
         let fd = if path_only {
             open(serial, OFlag::O_CREAT | OFlag::O_EXCL)?
         } else {
-            nix::sys::stat::mkdirat(dirs, name(serial).as_str(), Mode::S_IRWXU)?;
+            crate::counted::mkdirat(dirs, name(serial).as_str(), Mode::S_IRWXU)?;
             open(serial, OFlag::empty())?
         };
         let id = host_call::backing(&fstat(&fd)?);

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag};
-use nix::sys::stat::fstat;
 
+use crate::counted::fstat;
 use crate::dentry::Dentry;
 use crate::host_call;
 use crate::inode::*;
@@ -83,7 +83,7 @@ impl Descriptor {
             FileType::Fifo | FileType::Regular if self.is_anonymous() => return Ok(()),
             FileType::Fifo | FileType::Regular | FileType::CharDevice => (),
         }
-        let has = nix::fcntl::fcntl(self.fd.as_fd(), FcntlArg::F_GETFL)?;
+        let has = crate::counted::fcntl(self.fd.as_fd(), FcntlArg::F_GETFL)?;
         let has = if has & libc::O_PATH != 0 {
             // Says nothing of the access; a terminal is open both ways as a rule.
             match self.kind {
@@ -104,7 +104,7 @@ impl Descriptor {
 
     /// A pipe without a name or a memfd.
     fn is_anonymous(&self) -> bool {
-        let Ok(text) = nix::fcntl::readlink(host_call::proc_fd(self.fd.as_raw_fd()).as_str())
+        let Ok(text) = crate::counted::readlink(host_call::proc_fd(self.fd.as_raw_fd()).as_str())
         else {
             return false;
         };
@@ -138,7 +138,7 @@ impl Inode for Descriptor {
         self.may_reopen(flags)?;
         let path = host_call::proc_fd(self.fd.as_raw_fd());
         let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let fd = nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty())?;
+        let fd = crate::counted::open(path.as_str(), flags, nix::sys::stat::Mode::empty())?;
         Ok(OpenedFile { fd, backing: None })
     }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::account::{self, Step};
 use crate::inode::Inode;
 use crate::types::*;
 
@@ -54,6 +55,7 @@ pub(crate) fn check(creds: &Creds, inode: &Arc<dyn Inode>, mask: u32) -> Result<
             return Ok(());
         }
     }
+    account::note(|| Step::denied(creds, &**inode, mask));
     Err(Errno::EACCES)
 }
 
@@ -74,6 +76,7 @@ pub(crate) fn may_delete(
     if !creds.has(Caps::FOWNER) {
         let (mode, uid, _) = dir.owner()?;
         if mode & libc::S_ISVTX != 0 && uid != creds.fsuid && victim.owner()?.1 != creds.fsuid {
+            account::note(|| Step::denied(creds, &**victim, WRITE));
             return Err(Errno::EPERM);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bitflags::bitflags;
 
+use crate::account::{self, Place, Step};
 use crate::dentry::{Dentry, Super};
 use crate::inode::{Caller, Inode, MagicLink};
 use crate::mount::Mount;
@@ -231,6 +232,10 @@ impl<'a> Walk<'a> {
         let scoped = how.intersects(Lookup::BENEATH | Lookup::IN_ROOT);
         let root = if scoped { base } else { cx.root };
         let absolute = path[0] == b'/';
+        account::note(|| Step::Resolve {
+            path: account::cut(path),
+            from: (!absolute).then(|| account::cut(&base.path(cx.root).0)),
+        });
         if absolute && how.contains(Lookup::BENEATH) {
             return Err(Errno::EXDEV);
         }
@@ -303,15 +308,20 @@ impl<'a> Walk<'a> {
         let name = self.name(start, end);
         let found = self.at.sb().lookup(&self.at.dentry, name, self.cx.caller)?;
         let Some(dentry) = found else {
+            account::note(|| Step::missing(&self.at, self.cx.root, name));
             return Ok(None);
         };
         let mut child = Location {
             mount: self.at.mount.clone(),
             dentry,
         };
-        if child.cross_mounts() && self.how.contains(Lookup::NO_XDEV) {
-            return Err(Errno::EXDEV);
+        if child.cross_mounts() {
+            account::note(|| Step::mount(&child, self.cx.root));
+            if self.how.contains(Lookup::NO_XDEV) {
+                return Err(Errno::EXDEV);
+            }
         }
+        account::note(|| Step::At(Place::of(&child, self.cx.root)));
         Ok(Some(child))
     }
 
@@ -332,6 +342,7 @@ impl<'a> Walk<'a> {
                     return Err(Errno::EXDEV);
                 }
                 self.at = below;
+                account::note(|| Step::mount(&self.at, self.cx.root));
                 continue;
             }
             if let Some(parent) = self.at.dentry.parent() {
@@ -358,11 +369,18 @@ impl<'a> Walk<'a> {
             return Err(Errno::ELOOP);
         }
         if let Some(target) = link.inode().magic_link(self.cx.caller) {
+            account::note(|| Step::Jump {
+                path: account::cut(&link.path(self.cx.root).0),
+            });
             self.jump(target?)?;
             self.pos = end;
             return Ok(Followed::Jumped);
         }
         let mut text = link.inode().readlink(self.cx.caller)?;
+        account::note(|| Step::Link {
+            path: account::cut(&link.path(self.cx.root).0),
+            text: account::cut(&text),
+        });
         match text.first() {
             None => return Err(Errno::ENOENT),
             Some(b'/') => {
@@ -400,6 +418,7 @@ impl<'a> Walk<'a> {
             return Err(Errno::EXDEV);
         }
         self.at = target;
+        account::note(|| Step::At(Place::of(&self.at, self.cx.root)));
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
+use duet_vfs::account::host;
 use duet_vfs::types::{DirEntry, Errno, FileType, Result};
 use duet_vfs::walk::{Location, Lookup};
 
@@ -56,7 +57,9 @@ fn read_entries(t: &Task, pack: Pack) -> Result<Reply> {
 
 fn seek(fd: &OwnedFd, offset: i64, whence: i32) -> Result<i64> {
     // SAFETY: plain integers.
-    Errno::result(unsafe { libc::lseek(fd.as_raw_fd(), offset, whence) })
+    Errno::result(host("lseek", || unsafe {
+        libc::lseek(fd.as_raw_fd(), offset, whence)
+    }))
 }
 
 fn header(out: &mut Vec<u8>, e: &DirEntry, reclen: usize) {
@@ -106,17 +109,19 @@ pub(super) fn inotify_add_watch(t: &Task) -> Result<Reply> {
     how.set(Lookup::DIRECTORY, mask & libc::IN_ONLYDIR != 0);
     let location: Location = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, how)?;
     t.kernel.vfs.access(&t.cx(), &location, libc::R_OK as u32)?;
-    let host = match location.inode().host_path() {
+    let node = match location.inode().host_path() {
         // Nothing on the host stands for this node, so nothing can be watched.
         Err(Errno::ECONNREFUSED) => return Err(Errno::ENOSYS),
         other => other?,
     };
-    let host_path = std::ffi::CString::new(format!("/proc/self/fd/{}", host.as_raw_fd()))
+    let host_path = std::ffi::CString::new(format!("/proc/self/fd/{}", node.as_raw_fd()))
         .map_err(|_| Errno::EINVAL)?;
     let mask = mask & !libc::IN_DONT_FOLLOW;
     t.kernel.watches.store(true, Ordering::Relaxed);
     // SAFETY: a C string of ours, and integers.
-    let n = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), host_path.as_ptr(), mask) };
+    let n = host("inotify_add_watch", || unsafe {
+        libc::inotify_add_watch(inotify.as_raw_fd(), host_path.as_ptr(), mask)
+    });
     Errno::result(n).map(|wd| Reply::Value(i64::from(wd)))
 }
 

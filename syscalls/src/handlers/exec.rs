@@ -21,6 +21,7 @@ use duet_loader::{
     HEAD_SIZE, Ids, Image, LoadError, MAX_BLOCK, MAX_DEPTH, Plan, ReadAt, Script, StackError,
     StackFix, encode, records_for, rewrite_stack,
 };
+use duet_vfs::counted::read_text;
 use duet_vfs::types::{Caps, Creds, Errno, FileType, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
 use duet_vfs::{BackingId, MountFlags, NoCaller, Vfs};
@@ -371,7 +372,7 @@ fn is_script(t: &Task, location: &Location) -> Result<bool> {
 /// Whether the caller's descriptor is closed by `execve`.
 fn closes_on_exec(t: &Task, fd: i32) -> bool {
     let path = format!("/proc/{}/fdinfo/{fd}", t.call.tid.0);
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = read_text(path).unwrap_or_default();
     let flags = text.lines().find_map(|l| l.strip_prefix("flags:"));
     let flags = flags.and_then(|f| i32::from_str_radix(f.trim(), 8).ok());
     flags.is_some_and(|f| f & libc::O_CLOEXEC != 0)

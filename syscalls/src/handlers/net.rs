@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use duet_vfs::account::host;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
 use nix::sys::socket::sockopt::PeerCredentials;
 
@@ -130,7 +131,9 @@ pub(super) fn getsockopt(t: &Task) -> Result<Reply> {
     let socket = t.copy_of(t.int(0))?;
     let room = i32::from_le_bytes(t.read_array(t.arg(4))?);
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
-    let seen = nix::sys::socket::getsockopt(&socket, PeerCredentials)?;
+    let seen = host("getsockopt", || {
+        nix::sys::socket::getsockopt(&socket, PeerCredentials)
+    })?;
     let kernel = &t.kernel;
     let noted = kernel.peers.lock().get(seen.pid());
     let peer = noted.or_else(|| {
@@ -150,20 +153,20 @@ pub(super) fn getsockopt(t: &Task) -> Result<Reply> {
 
 fn connect_host(socket: &OwnedFd, addr: &[u8]) -> Result<()> {
     // SAFETY: `addr` holds exactly as many bytes as are announced.
-    let n = unsafe {
+    let n = host("connect", || unsafe {
         libc::connect(
             socket.as_raw_fd(),
             addr.as_ptr().cast(),
             addr.len() as libc::socklen_t,
         )
-    };
+    });
     Errno::result(n).map(drop)
 }
 
 fn option(socket: &OwnedFd, name: i32) -> Result<i32> {
     let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
     // SAFETY: `value` has the length that is announced.
-    let n = unsafe {
+    let n = host("getsockopt", || unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
@@ -171,13 +174,15 @@ fn option(socket: &OwnedFd, name: i32) -> Result<i32> {
             (&raw mut value).cast(),
             &mut len,
         )
-    };
+    });
     Errno::result(n).map(|_| value)
 }
 
 fn nonblocking(socket: &OwnedFd) -> Result<bool> {
     // SAFETY: no pointers.
-    let flags = Errno::result(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) })?;
+    let flags = Errno::result(host("fcntl", || unsafe {
+        libc::fcntl(socket.as_raw_fd(), libc::F_GETFL)
+    }))?;
     Ok(flags & libc::O_NONBLOCK != 0)
 }
 
@@ -237,7 +242,7 @@ pub(super) fn sendto(t: &Task) -> Result<Reply> {
     let flags = t.int(3) | libc::MSG_NOSIGNAL;
     let send = move |flags: i32| -> Result<i64> {
         // SAFETY: buffer and address have the lengths that are announced.
-        let n = unsafe {
+        let n = host("sendto", || unsafe {
             libc::sendto(
                 socket.as_raw_fd(),
                 data.as_ptr().cast(),
@@ -246,7 +251,7 @@ pub(super) fn sendto(t: &Task) -> Result<Reply> {
                 addr.as_ptr().cast(),
                 addr.len() as libc::socklen_t,
             )
-        };
+        });
         Errno::result(n).map(|n| n as i64)
     };
     let waits = flags & libc::MSG_DONTWAIT == 0;

@@ -4,6 +4,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use duet_vfs::Location;
+use duet_vfs::account::host;
+use duet_vfs::counted::read_text;
 use duet_vfs::inode::Caller;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
 
@@ -44,12 +46,12 @@ fn check(t: &Task, pid: i32, sig: i32) -> Result<()> {
 
 fn session(pid: i32) -> Option<i32> {
     // SAFETY: no pointers.
-    Errno::result(unsafe { libc::getsid(pid) }).ok()
+    Errno::result(host("getsid", || unsafe { libc::getsid(pid) })).ok()
 }
 
 fn group(pid: i32) -> Option<i32> {
     // SAFETY: no pointers.
-    Errno::result(unsafe { libc::getpgid(pid) }).ok()
+    Errno::result(host("getpgid", || unsafe { libc::getpgid(pid) })).ok()
 }
 
 pub(super) fn kill(t: &Task) -> Result<Reply> {
@@ -133,7 +135,7 @@ pub(super) fn to_pidfd(t: &Task) -> Result<Reply> {
 
 /// The process of a pidfd, in the sandbox's numbers; `EBADF` for another descriptor.
 pub(super) fn pid_of_pidfd(pidfd: &Descriptor) -> Result<i32> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.fd.as_raw_fd()));
+    let info = read_text(format!("/proc/self/fdinfo/{}", pidfd.fd.as_raw_fd()));
     let info = info.map_err(|_| Errno::EBADF)?;
     let line = info
         .lines()

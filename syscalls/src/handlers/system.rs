@@ -1,5 +1,6 @@
 //! Calls about the machine, and about other processes' limits.
 
+use duet_vfs::account::host;
 use duet_vfs::types::{Caps, Errno, Result};
 
 use crate::kernel::NameKind;
@@ -36,7 +37,7 @@ pub(super) fn sysinfo(t: &Task) -> Result<Reply> {
     // SAFETY: all zeros is a valid value of this plain structure.
     let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
     // SAFETY: `info` is ours.
-    Errno::result(unsafe { libc::sysinfo(&mut info) })?;
+    Errno::result(host("sysinfo", || unsafe { libc::sysinfo(&mut info) }))?;
     if let Some(limit) = t.kernel.memory_limit {
         let units = limit / u64::from(info.mem_unit).max(1);
         for field in [&mut info.totalram, &mut info.freeram] {

@@ -8,8 +8,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 
+use crate::counted::fstat;
 use crate::inode::{Caller, FileSystem};
 use crate::tmp::{TmpFs, TmpOptions};
 use crate::types::*;
@@ -64,7 +65,7 @@ fn open_terminal(flags: i32, caller: &dyn Caller) -> Result<OwnedFd> {
 fn open_node(path: &str, rdev: u64, flags: i32) -> Result<OwnedFd> {
     let flags = OFlag::from_bits_retain(flags & !(libc::O_CREAT | libc::O_TRUNC));
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let fd = nix::fcntl::open(path, flags, Mode::empty())?;
+    let fd = crate::counted::open(path, flags, Mode::empty())?;
     // The host's /dev may hold anything under that name.
     let stat = fstat(&fd)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != rdev {

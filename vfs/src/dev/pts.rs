@@ -10,9 +10,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 use parking_lot::{Mutex, RwLock};
 
+use crate::counted::fstat;
 use crate::dentry::anonymous_dev;
 use crate::host_call;
 use crate::inode::{Caller, DentryPolicy, FileSystem, Inode, NoCaller, OpenedFile, StatFs};
@@ -93,7 +94,7 @@ impl Shared {
         let mut number: libc::c_uint = 0;
         // SAFETY: TIOCGPTN writes one unsigned int, through a valid pointer to one.
         unsafe { ioctl::tiocgptn(master.as_raw_fd(), &mut number) }?;
-        let slave = nix::fcntl::open(
+        let slave = crate::counted::open(
             format!("/dev/pts/{number}").as_str(),
             OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
             Mode::empty(),
@@ -364,7 +365,7 @@ impl Inode for Terminal {
     fn open(&self, flags: i32, _caller: &dyn Caller) -> Result<OpenedFile> {
         let path = host_call::proc_fd(self.slave.as_raw_fd());
         let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let fd = nix::fcntl::open(path.as_str(), flags, Mode::empty())?;
+        let fd = crate::counted::open(path.as_str(), flags, Mode::empty())?;
         Ok(OpenedFile { fd, backing: None })
     }
 }

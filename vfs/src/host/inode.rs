@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use nix::fcntl::{AtFlags, RenameFlags, readlinkat, renameat2};
-use nix::sys::socket::{UnixAddr, bind};
-use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
-use nix::unistd::{UnlinkatFlags, linkat, mkfifoat, symlinkat, unlinkat};
+use nix::fcntl::{AtFlags, RenameFlags};
+use nix::sys::socket::UnixAddr;
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::UnlinkatFlags;
 use parking_lot::Mutex;
 
 use super::Tree;
@@ -16,6 +16,9 @@ use super::meta::Meta;
 use super::ownership::Known;
 use super::read_dir::Stream;
 use super::sys::{self, FdPath, Stat};
+use crate::counted::{
+    bind, linkat, mkdirat, mkfifoat, mknodat, readlinkat, renameat2, symlinkat, unlinkat,
+};
 use crate::inode::{BackingId, Caller, Inode, OpenedFile};
 use crate::types::*;
 
@@ -75,7 +78,7 @@ fn is_kernel_interface(fd: BorrowedFd<'_>) -> bool {
         0x6265_6572,
         0x7472_6163,
     ];
-    match nix::sys::statfs::fstatfs(fd) {
+    match crate::counted::fstatfs(fd) {
         Ok(s) => MAGICS.contains(&s.filesystem_type().0),
         Err(_) => true,
     }
@@ -242,7 +245,7 @@ impl HostInode {
             _ => return Err(Errno::EINVAL),
         }
         let size = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
-        nix::unistd::truncate(FdPath::new(self.fd()).full(), size)
+        crate::counted::truncate(FdPath::new(self.fd()).full(), size)
     }
 }
 

@@ -131,7 +131,7 @@ impl FileSystem for HostFs {
     }
 
     fn statfs(&self) -> Result<StatFs> {
-        let s = nix::sys::statfs::fstatfs(self.root.fd())?;
+        let s = crate::counted::fstatfs(self.root.fd())?;
         Ok(StatFs {
             magic: s.filesystem_type().0,
             bsize: s.block_size() as u64,

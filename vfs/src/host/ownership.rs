@@ -4,12 +4,13 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::sys::stat::{FchmodatFlags, Mode};
+use nix::unistd::{Gid, Uid};
 
 use super::inode::HostInode;
 use super::meta::{MAX, META, Meta};
 use super::sys::{self, FdPath, Stat};
+use crate::counted::{fchmodat, fchownat};
 use crate::types::*;
 
 /// What an inode remembers of its record.

@@ -83,7 +83,7 @@ impl HostInode {
         let fd = sys::open_at(self.fd(), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
         if cookie != 0 {
             let offset = i64::try_from(to_offset(cookie)).map_err(|_| Errno::EINVAL)?;
-            nix::unistd::lseek(fd.as_fd(), offset, nix::unistd::Whence::SeekSet)?;
+            crate::counted::lseek(fd.as_fd(), offset, nix::unistd::Whence::SeekSet)?;
         }
         Ok(Stream {
             fd,

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::NixPath;
 use nix::errno::Errno;
 
+use crate::account::host;
 use crate::inode::BackingId;
 use crate::types::{Result, SetTime, Timespec};
 
@@ -36,7 +37,7 @@ pub(super) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
     let res = name.with_nix_path(|path| {
         // SAFETY: `path` is a C string and `raw` has room for one `struct statx`.
-        unsafe {
+        host("statx", || unsafe {
             libc::statx(
                 dir.as_raw_fd(),
                 path.as_ptr(),
@@ -44,7 +45,7 @@ pub(super) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
                 mask,
                 raw.as_mut_ptr(),
             )
-        }
+        })
     })?;
     Errno::result(res)?;
     // SAFETY: the call succeeded, so the kernel has filled the whole structure.
@@ -100,14 +101,14 @@ impl FdPath {
 /// `openat` that always sets `O_CLOEXEC`, with flags as raw bits so that none is lost.
 pub(super) fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     // SAFETY: `path` is a C string; the result is checked before it is owned.
-    let fd = unsafe {
+    let fd = host("openat", || unsafe {
         libc::openat(
             dir.as_raw_fd(),
             path.as_ptr(),
             flags | libc::O_CLOEXEC,
             mode,
         )
-    };
+    });
     let fd = Errno::result(fd)?;
     // SAFETY: a fresh descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -115,7 +116,7 @@ pub(super) fn open_at(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -
 
 /// Opens one component below `dir` as an `O_PATH` descriptor; a symbolic link is opened itself.
 pub(super) fn open_component(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(
@@ -123,7 +124,7 @@ pub(super) fn open_component(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd
                 | ResolveFlag::RESOLVE_NO_SYMLINKS
                 | ResolveFlag::RESOLVE_NO_MAGICLINKS,
         );
-    openat2(dir, name, how)
+    crate::counted::openat2(dir, name, how)
 }
 
 /// Times of `path` below `dir` (an entry of `/proc/self/fd`); `None` leaves one alone.
@@ -149,35 +150,37 @@ pub(super) fn set_times(
     };
     let times = [convert(atime), convert(mtime)];
     // SAFETY: `path` is a C string and `times` the two values that the call reads.
-    let res = unsafe { libc::utimensat(dir.as_raw_fd(), path.as_ptr(), times.as_ptr(), 0) };
+    let res = host("utimensat", || unsafe {
+        libc::utimensat(dir.as_raw_fd(), path.as_ptr(), times.as_ptr(), 0)
+    });
     Errno::result(res).map(drop)
 }
 
 /// `getdents64` into `buf`; the number of bytes filled, 0 at the end.
 pub(super) fn get_dents(dir: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes at most `buf.len()` bytes into `buf`.
-    let n = unsafe {
+    let n = host("getdents64", || unsafe {
         libc::syscall(
             libc::SYS_getdents64,
             dir.as_raw_fd(),
             buf.as_mut_ptr(),
             buf.len(),
         )
-    };
+    });
     Errno::result(n).map(|n| n as usize)
 }
 
 /// The value of an extended attribute, into `buf`; its length.
 pub(super) fn get_xattr_into(path: &CStr, name: &CStr, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: two C strings, and at most `buf.len()` bytes are written into `buf`.
-    let n = unsafe {
+    let n = host("getxattr", || unsafe {
         libc::getxattr(
             path.as_ptr(),
             name.as_ptr(),
             buf.as_mut_ptr().cast(),
             buf.len(),
         )
-    };
+    });
     Errno::result(n).map(|n| n as usize)
 }
 
@@ -190,7 +193,9 @@ pub(super) fn get_xattr(path: &CStr, name: &CStr) -> Result<Vec<u8>> {
 pub(super) fn list_xattr(path: &CStr) -> Result<Vec<u8>> {
     grow(|buf| {
         // SAFETY: a C string, and at most `buf.len()` bytes are written into `buf`.
-        let n = unsafe { libc::listxattr(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+        let n = host("listxattr", || unsafe {
+            libc::listxattr(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len())
+        });
         Errno::result(n).map(|n| n as usize)
     })
 }
@@ -213,7 +218,7 @@ fn grow(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
 /// Sets an extended attribute (`flags`: `XATTR_CREATE`, `XATTR_REPLACE`).
 pub(super) fn set_xattr(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> Result<()> {
     // SAFETY: two C strings and `value.len()` readable bytes.
-    let res = unsafe {
+    let res = host("setxattr", || unsafe {
         libc::setxattr(
             path.as_ptr(),
             name.as_ptr(),
@@ -221,20 +226,22 @@ pub(super) fn set_xattr(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> R
             value.len(),
             flags,
         )
-    };
+    });
     Errno::result(res).map(drop)
 }
 
 /// Removes an extended attribute.
 pub(super) fn remove_xattr(path: &CStr, name: &CStr) -> Result<()> {
     // SAFETY: two C strings.
-    let res = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
+    let res = host("removexattr", || unsafe {
+        libc::removexattr(path.as_ptr(), name.as_ptr())
+    });
     Errno::result(res).map(drop)
 }
 
 /// A second descriptor for the same open file, close-on-exec.
 pub(super) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    fd.as_fd().try_clone_to_owned().map_err(errno)
+    host("fcntl", || fd.as_fd().try_clone_to_owned()).map_err(errno)
 }
 
 /// The errno in an I/O error.

@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::account::{self, Step};
 use crate::inode::Inode;
 use crate::mount::Vfs;
 use crate::perm;
@@ -40,6 +41,7 @@ impl Vfs {
             return Err(Errno::ENOENT);
         }
         dir.mount.want_write()?;
+        account::note(|| Step::make(dir, cx.root, name));
         match make(dir, name)? {
             Some(inode) => drop(dir.sb().insert(&guard, name, inode)),
             None => dir.sb().forget_name(&guard, name),

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::stat::fstat;
-
+use crate::account::{self, Place, Step};
+use crate::counted::fstat;
 use crate::dentry::Dentry;
 use crate::host_call;
 use crate::inode::{BackingId, Caller, OpenedFile};
@@ -189,6 +189,10 @@ impl Vfs {
             caller: cx.caller,
             creds: cx.creds,
         };
+        account::note(|| Step::Open {
+            place: Place::of(loc, cx.root),
+            flags,
+        });
         let OpenedFile { fd, backing } = loc
             .inode()
             .open(flags | libc::O_CLOEXEC | libc::O_NOCTTY, &caller)?;
@@ -284,6 +288,7 @@ impl Vfs {
         }
         dir.mount.want_write()?;
         let new = perm::new_node(cx.creds, dir.inode(), mode & !cx.umask, FileType::Regular)?;
+        account::note(|| Step::make(dir, cx.root, name));
         let inode = dir.inode().create(name, new)?;
         Ok(Location {
             mount: dir.mount.clone(),

@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::fcntl::copy_file_range;
-use nix::sys::uio::{pread, pwrite};
-use nix::unistd::{Whence, ftruncate, lseek};
+use nix::unistd::Whence;
 
 use super::inode::{Origin, OverlayInode};
 use super::{Layers, marks};
+use crate::account::{self, Step};
+use crate::counted::{copy_file_range, ftruncate, lseek, pread, pwrite};
 use crate::inode::{Inode, NoCaller};
 use crate::types::*;
 
@@ -57,6 +57,13 @@ impl OverlayInode {
         let dir = parent.upper().ok_or(Errno::EIO)?;
         let lower = &self.lower.first().ok_or(Errno::EIO)?.dir;
         let before = lower.attr()?;
+        account::note(|| Step::CopyUp {
+            name: account::cut(name),
+            bytes: match data {
+                Data::Keep if self.kind == FileType::Regular => before.size,
+                _ => 0,
+            },
+        });
         let (temp, copy) = self
             .layers
             .in_work(|work, name| make_like(lower, &before, work, name))?;

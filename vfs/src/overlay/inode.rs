@@ -12,7 +12,7 @@ use super::copy_up::Data;
 use super::listing::Listing;
 use super::stack::LowerDir;
 use super::{Layers, address, marks};
-use crate::inode::{Caller, Inode, OpenedFile};
+use crate::inode::{Caller, Inode, Layer, OpenedFile};
 use crate::types::*;
 
 /// Where a node's lower part is.
@@ -294,6 +294,17 @@ impl Inode for OverlayInode {
 
     fn kind(&self) -> FileType {
         self.kind
+    }
+
+    fn layer(&self) -> Layer {
+        let upper = self.upper().is_some();
+        match self.lower.first() {
+            Some(_) if self.kind == FileType::Directory && (upper || self.lower.len() > 1) => {
+                Layer::Merged
+            }
+            Some(lower) if !upper => Layer::Lower(lower.layer),
+            _ => Layer::Upper,
+        }
     }
 
     fn attr(&self) -> Result<Attr> {

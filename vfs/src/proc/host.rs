@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 
+use crate::account::host;
 use crate::types::*;
 
 /// The longest file that is read into memory: 65530 mappings (`max_map_count`) of ordinary length fit.
@@ -19,7 +20,7 @@ const DIRENT_BUFFER: usize = 16 << 10;
 
 /// Opens `path` below `dir`.
 pub(crate) fn open(dir: BorrowedFd<'_>, path: &str, flags: OFlag) -> Result<OwnedFd> {
-    nix::fcntl::openat(
+    crate::counted::openat(
         dir,
         path,
         flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY,
@@ -35,9 +36,8 @@ pub(crate) fn read(dir: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
 /// The whole contents of an open file; ENOMEM if they are absurdly long.
 pub(crate) fn read_all(fd: OwnedFd) -> Result<Vec<u8>> {
     let mut content = Vec::with_capacity(4096);
-    File::from(fd)
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut content)
+    let mut file = File::from(fd).take(MAX_FILE + 1);
+    host("read", || file.read_to_end(&mut content))
         .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
     if content.len() as u64 > MAX_FILE {
         return Err(Errno::ENOMEM);
@@ -47,17 +47,17 @@ pub(crate) fn read_all(fd: OwnedFd) -> Result<Vec<u8>> {
 
 /// The text of the link `path` below `dir`.
 pub(crate) fn read_link(dir: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>> {
-    nix::fcntl::readlinkat(dir, path).map(OsString::into_vec)
+    crate::counted::readlinkat(dir, path).map(OsString::into_vec)
 }
 
 /// `fstatat`, of the link itself.
 pub(crate) fn lstat(dir: BorrowedFd<'_>, path: &str) -> Result<libc::stat> {
-    nix::sys::stat::fstatat(dir, path, AtFlags::AT_SYMLINK_NOFOLLOW)
+    crate::counted::fstatat(dir, path, AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 /// `fstatat`, of what the link leads to.
 pub(crate) fn stat(dir: BorrowedFd<'_>, path: &str) -> Result<libc::stat> {
-    nix::sys::stat::fstatat(dir, path, AtFlags::empty())
+    crate::counted::fstatat(dir, path, AtFlags::empty())
 }
 
 /// The entries of directory `path` below `dir` whose names are decimal numbers, in the kernel's
@@ -72,20 +72,20 @@ pub(crate) fn read_numbers(
     let fd = open(dir, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
     if cookie != 0 {
         let at = i64::try_from(cookie).map_err(|_| Errno::EINVAL)?;
-        nix::unistd::lseek(&fd, at, nix::unistd::Whence::SeekSet)?;
+        crate::counted::lseek(&fd, at, nix::unistd::Whence::SeekSet)?;
     }
     let mut buffer = vec![0u8; DIRENT_BUFFER];
     loop {
         // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`, which lives through
         // the call.
-        let n = Errno::result(unsafe {
+        let n = Errno::result(host("getdents64", || unsafe {
             libc::syscall(
                 libc::SYS_getdents64,
                 fd.as_raw_fd(),
                 buffer.as_mut_ptr(),
                 buffer.len(),
             )
-        })?;
+        }))?;
         let mut rest = buffer.get(..n as usize).unwrap_or_default();
         if rest.is_empty() {
             return Ok(());

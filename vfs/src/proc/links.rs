@@ -199,9 +199,9 @@ impl FdLink {
         let pinned = self.task.host(&self.file(), |dir, path| {
             host::open(dir, path, OFlag::O_PATH)
         })?;
-        let stat = nix::sys::stat::fstat(&pinned)?;
+        let stat = crate::counted::fstat(&pinned)?;
         let me = format!("/proc/self/fd/{}", pinned.as_raw_fd());
-        let text = nix::fcntl::readlink(me.as_str())?;
+        let text = crate::counted::readlink(me.as_str())?;
         let own = text.as_bytes().starts_with(b"/memfd:") && stat.st_nlink == 0;
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG || own {
             return Ok(pinned);
@@ -210,7 +210,7 @@ impl FdLink {
         // learnt together with the identity.
         let theirs = self.task.host(&format!("fdinfo/{}", self.fd), host::read)?;
         let ours = format!("/proc/self/fdinfo/{}", pinned.as_raw_fd());
-        let ours = host::read_all(nix::fcntl::open(
+        let ours = host::read_all(crate::counted::open(
             ours.as_str(),
             OFlag::O_RDONLY,
             Mode::empty(),
@@ -223,7 +223,7 @@ impl FdLink {
             return Err(Errno::EACCES);
         }
         let flags = OFlag::from_bits_truncate(flags) & (OFlag::O_ACCMODE | OFlag::O_APPEND);
-        nix::fcntl::open(me.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
+        crate::counted::open(me.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
     }
 }
 

@@ -6,9 +6,11 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::memfd::MFdFlags;
 use nix::sys::stat::Mode;
 
+use crate::account::host;
+use crate::counted::memfd_create;
 use crate::inode::OpenedFile;
 use crate::types::*;
 
@@ -30,13 +32,13 @@ pub(crate) fn open(content: &[u8], flags: i32) -> Result<OpenedFile> {
         other => other?,
     };
     let mut file = File::from(fd);
-    file.write_all(content)
+    host("write", || file.write_all(content))
         .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
     let seals = SealFlag::F_SEAL_WRITE
         | SealFlag::F_SEAL_GROW
         | SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_SEAL;
-    nix::fcntl::fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    crate::counted::fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(OpenedFile {
         fd: reopen(&file, flags)?,
         backing: None,
@@ -47,7 +49,7 @@ pub(crate) fn open(content: &[u8], flags: i32) -> Result<OpenedFile> {
 fn reopen(file: &File, flags: i32) -> Result<OwnedFd> {
     let keep = OFlag::from_bits_truncate(flags) & OFlag::O_NONBLOCK;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    nix::fcntl::open(
+    crate::counted::open(
         path.as_str(),
         OFlag::O_RDONLY | OFlag::O_CLOEXEC | keep,
         Mode::empty(),

@@ -557,7 +557,7 @@ impl TaskFile {
 fn stat_id(mapped: BackingId, path: &[u8]) -> Option<BackingId> {
     let path = OsStr::from_bytes(path);
     let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
-    let stat = nix::sys::stat::fstatat(AT_FDCWD, path, flags).ok()?;
+    let stat = crate::counted::fstatat(AT_FDCWD, path, flags).ok()?;
     let differs = stat.st_ino == mapped.ino && stat.st_dev != mapped.dev;
     differs.then_some(BackingId {
         dev: stat.st_dev,

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::socket::UnixAddr;
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, utimensat};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat};
+use nix::unistd::UnlinkatFlags;
 use parking_lot::RwLock;
 
+use crate::counted::{fstat, fstatat, ftruncate, unlinkat, utimensat};
 use crate::host_call;
 use crate::inode::{BackingId, OpenedFile};
 use crate::types::*;
@@ -32,7 +33,7 @@ impl Serial {
     pub(super) fn open(self, files: &OwnedFd, flags: i32) -> Result<OwnedFd> {
         let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        nix::fcntl::openat(files, self.name().as_str(), flags, mode)
+        crate::counted::openat(files, self.name().as_str(), flags, mode)
     }
 
     fn stat(self, files: &OwnedFd) -> Result<FileStat> {
@@ -53,7 +54,7 @@ impl Serial {
             _ => SFlag::S_IFSOCK,
         };
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        nix::sys::stat::mknodat(files, serial.name().as_str(), kind, mode, 0)?;
+        crate::counted::mknodat(files, serial.name().as_str(), kind, mode, 0)?;
         Ok(serial)
     }
 
@@ -63,7 +64,7 @@ impl Serial {
         let path = format!("{}/{}", host_call::proc_fd(files.as_raw_fd()), serial.0);
         let addr = UnixAddr::new(path.as_str())?;
         let socket: RawFd = socket.as_raw_fd();
-        nix::sys::socket::bind(socket, &addr)?;
+        crate::counted::bind(socket, &addr)?;
         Ok(serial)
     }
 }
@@ -127,7 +128,7 @@ impl Content {
                 State::Nameless(fd) => {
                     let path = host_call::proc_fd(fd.as_raw_fd());
                     let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC;
-                    let fd = nix::fcntl::open(path.as_str(), flags, Mode::empty())?;
+                    let fd = crate::counted::open(path.as_str(), flags, Mode::empty())?;
                     return Ok(OpenedFile { fd, backing: None });
                 }
                 State::Named(serial, id) => match serial.open(files, flags) {
@@ -160,7 +161,7 @@ impl Content {
         let fd = serial.open(files, first | libc::O_CREAT | libc::O_EXCL)?;
         let made = fstat(&fd).and_then(|stat| {
             let (atime, mtime) = (host_time(atime), host_time(mtime));
-            nix::sys::stat::futimens(&fd, &atime, &mtime)?;
+            crate::counted::futimens(&fd, &atime, &mtime)?;
             Ok(host_call::backing(&stat))
         });
         let id = match made {

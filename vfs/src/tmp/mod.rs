@@ -17,9 +17,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::sys::statfs::fstatfs;
 use parking_lot::Mutex;
 
+use crate::counted::fstatfs;
 use crate::dentry::anonymous_dev;
 use crate::inode::{DentryPolicy, FileSystem, Inode, NoCaller, StatFs};
 use crate::types::*;
