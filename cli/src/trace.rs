@@ -94,6 +94,10 @@ pub struct Options {
     /// The column of results
     #[arg(short = 'a', long, value_name = "N", default_value_t = 40)]
     columns: u16,
+    /// Below each call, what became of it: by whom it was answered, where its path led, what was asked of
+    /// the host, and why it failed
+    #[arg(long)]
+    explain: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -245,10 +249,14 @@ pub fn main(options: &Options) -> Result<u8> {
         },
         form: form(options),
         show: show(options),
+        explain: options.explain,
         fast: options.fast,
         first: args.map(|a| a.as_bytes().to_vec()).collect(),
         variables: config.env.len(),
     };
+    if options.explain {
+        duet_vfs::account::keep();
+    }
     let recorder = Recorder::new(output(options)?, settings);
     let outcome = duet_sandbox::run(&config, Some(recorder.clone()))?;
     recorder

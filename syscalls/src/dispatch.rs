@@ -85,7 +85,7 @@ pub fn finish(task: &Task, result: Result<Reply>) {
     if log::log_enabled!(log::Level::Trace) {
         trace(call, &result);
     }
-    accounts::hand_in(call.tid);
+    accounts::hand_in(call);
     match result {
         Ok(Reply::Value(v)) => send(kernel, call, Answer::Value(v)),
         Ok(Reply::Run) => send(kernel, call, Answer::Run),

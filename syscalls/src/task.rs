@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use duet_intercept::{Call, mem};
-use duet_vfs::account::host;
+use duet_vfs::account::{self, Place, Step, host};
 use duet_vfs::counted::{fstat, read_text};
 use duet_vfs::inode::{BackingId, Caller};
 use duet_vfs::types::{Creds, Errno, Result};
@@ -169,6 +169,10 @@ impl Task {
         };
         let vfs = &self.kernel.vfs;
         let location = vfs.locate(id).or_else(|| self.locate_terminal(id, &stat));
+        account::note(|| Step::Descriptor {
+            fd,
+            place: location.as_ref().map(|l| Place::of(l, &self.state.root)),
+        });
         Ok(Descriptor {
             fd: copy,
             stat,

@@ -42,6 +42,21 @@ fn is_of(value: &Value, kind: &str) -> bool {
         "list of strings" => value
             .as_array()
             .is_some_and(|l| l.iter().all(Value::is_string)),
+        "explanation" => {
+            let steps = |s: &Value| s["step"].is_string() && s["text"].is_string();
+            let hosts = |h: &Value| {
+                h["call"].is_string() && h["count"].is_u64() && h["seconds"].is_number()
+            };
+            let all = |key: &str, good: &dyn Fn(&Value) -> bool| {
+                let list = value[key].as_array();
+                list.is_some_and(|l| l.iter().all(good))
+            };
+            let known = ["function", "seconds", "steps", "host", "why"];
+            let object = value.as_object().expect("an explanation is an object");
+            object.keys().all(|k| known.contains(&k.as_str()))
+                && all("steps", &steps)
+                && all("host", &hosts)
+        }
         "list of arguments" => value.as_array().is_some_and(|l| {
             l.iter().all(|a| {
                 let text = |key: &str| a.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -158,6 +173,19 @@ fn every_line_is_as_documented() {
         "sh -c 'kill -STOP $$' & sleep 0.2; kill -CONT $!; wait",
     );
     assert!(stopped["stop"].iter().any(|s| s["signal"] == "SIGSTOP"));
+
+    let explained = run(&["--explain", "-e", "trace=mkdir"], "mkdir /tmp/x");
+    let explain = &explained["call"][0]["explain"];
+    assert_eq!(
+        explain["function"],
+        "mkdir (syscalls/src/handlers/names.rs)"
+    );
+    assert_eq!(
+        explain["steps"][0],
+        serde_json::json!({"step": "walk", "text": "\"/tmp/x\""})
+    );
+    assert_eq!(explain["host"][0]["call"], "process_vm_readv");
+    assert!(all["call"].iter().all(|c| c.get("explain").is_none()));
 
     let fast = run(&["--fast"], "mkdir /tmp/x; cat /proc/version >/dev/null");
     assert_eq!(fast["begin"][0]["engine"], "seccomp");

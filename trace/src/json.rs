@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::explain::Explained;
+
 /// The number of the schema: raised when a reader of the one before would go wrong.
 pub const SCHEMA: u32 = 1;
 
@@ -49,6 +51,9 @@ pub enum Event<'a> {
         /// How long it took, in seconds.
         #[serde(skip_serializing_if = "Option::is_none")]
         duration: Option<f64>,
+        /// With `--explain`: what became of it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        explain: Option<Explained>,
     },
     /// A signal is delivered.
     Signal {

@@ -5,11 +5,13 @@
 //! signals. Guest memory is read while the thread is stopped, and every byte of it is untrusted.
 //!
 //! [`recorder`] is the observer of an engine: it shows of a run what a [`filter`] lets through, as lines of
-//! text ([`format`](mod@format)), as JSON ([`json`]), or counted ([`counts`]), in one file or several ([`output`]). It
+//! text ([`format`](mod@format)), as JSON ([`json`]), explained ([`explain`]) or counted ([`counts`]), in one file or
+//! several ([`output`]). It
 //! decodes without a lock, and holds its one lock while it writes; it calls nobody else's code under it.
 
 pub mod counts;
 pub mod decode;
+pub mod explain;
 pub mod filter;
 pub mod format;
 pub mod json;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use duet_intercept::{ARCH_X86_64, Call, Ended, Errno, Names, Observer, Tid};
 use duet_loader::stub::STUB_NR;
+use duet_syscalls::accounts;
 use duet_syscalls::table::{self, Disposition, Family, Ret, Row, Type};
 
 use crate::counts::{Counts, Order};
@@ -74,6 +75,8 @@ pub struct Settings {
     pub form: Form,
     /// Calls or numbers.
     pub show: Show,
+    /// Whether it is explained what became of each.
+    pub explain: bool,
     /// The engine tells of intercepted calls only, from several threads, and of no signals and ends.
     pub fast: bool,
     /// The first program's arguments, its name as given the first of them; its `execve` is Duet's own.
@@ -578,6 +581,7 @@ impl Observer for Recorder {
     }
 
     fn ended(&self, tid: Tid, status: i32) {
+        accounts::forget(tid);
         let mut state = self.state();
         if state.threads.contains_key(&tid.0) {
             self.gone(&mut state, tid, status);

@@ -82,6 +82,20 @@ pub enum Step {
         /// Type of the file system.
         fs: &'static str,
     },
+    /// A name is removed.
+    Remove {
+        /// Its path.
+        path: Vec<u8>,
+        /// Type of the file system.
+        fs: &'static str,
+    },
+    /// A descriptor of the caller is looked at.
+    Descriptor {
+        /// Its number.
+        fd: i32,
+        /// The node that it stands for; `None` if it is none of the tree's.
+        place: Option<Place>,
+    },
     /// A node is opened, with these flags of open(2).
     Open {
         /// The node.
@@ -196,7 +210,7 @@ fn is_open() -> bool {
 
 /// Notes a step, which is made up only if it is kept.
 #[inline]
-pub(crate) fn note(step: impl FnOnce() -> Step) {
+pub fn note(step: impl FnOnce() -> Step) {
     if kept() && is_open() {
         let step = step();
         add(|account| account.push(step));
@@ -223,7 +237,7 @@ pub(crate) fn cut(text: &[u8]) -> Vec<u8> {
 
 impl Place {
     /// The place of a location, seen from `root`.
-    pub(crate) fn of(location: &Location, root: &Location) -> Place {
+    pub fn of(location: &Location, root: &Location) -> Place {
         Place {
             path: cut(&location.path(root).0),
             fs: location.sb().fs().type_name(),
@@ -233,6 +247,15 @@ impl Place {
 }
 
 impl Step {
+    /// The node that a step begins at, if it says more of it than that the walk has come there.
+    fn place(&self) -> Option<&Vec<u8>> {
+        match self {
+            Step::Open { place, .. } => Some(&place.path),
+            Step::Link { path, .. } | Step::Jump { path } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The walk has come onto the mount of `location`.
     pub(crate) fn mount(location: &Location, root: &Location) -> Step {
         let top = Location {
@@ -256,6 +279,14 @@ impl Step {
     /// A node that is made in `dir`.
     pub(crate) fn make(dir: &Location, root: &Location, name: &[u8]) -> Step {
         Step::Make {
+            path: below(dir, root, name),
+            fs: dir.sb().fs().type_name(),
+        }
+    }
+
+    /// A name that is removed from `dir`.
+    pub(crate) fn remove(dir: &Location, root: &Location, name: &[u8]) -> Step {
+        Step::Remove {
             path: below(dir, root, name),
             fs: dir.sb().fs().type_name(),
         }
@@ -290,8 +321,8 @@ impl Account {
             (self.steps.last_mut(), &step)
         {
             *last = step;
-        } else if let (Some(Step::At(at)), Step::Open { place, .. }) = (self.steps.last(), &step)
-            && at == place
+        } else if let Some(Step::At(at)) = self.steps.last()
+            && step.place() == Some(&at.path)
         {
             self.steps.pop();
             self.steps.push(step);

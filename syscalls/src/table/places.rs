@@ -13,17 +13,21 @@ pub struct Place {
 }
 
 impl Row {
+    /// The function that decides or does what becomes of it, if this does.
+    pub fn place(&self, verdict: &Verdict) -> Option<Place> {
+        match verdict {
+            Verdict::Native => Some(filter::PLACE),
+            Verdict::Emulated => handlers::place_of(self.name),
+            Verdict::Refused(_) => Some(dispatch::REFUSES),
+        }
+    }
+
     /// The functions that decide or do what becomes of it: of a native call the one that writes the
     /// filter that lets it through, of an emulated one its handler, of a refused one what refuses.
     pub fn places(&self) -> Vec<Place> {
         let mut all = Vec::new();
         self.each_outcome(&mut |verdict, _| {
-            let place = match verdict {
-                Verdict::Native => Some(filter::PLACE),
-                Verdict::Emulated => handlers::place_of(self.name),
-                Verdict::Refused(_) => Some(dispatch::REFUSES),
-            };
-            all.extend(place.filter(|p| !all.contains(p)));
+            all.extend(self.place(&verdict).filter(|p| !all.contains(p)));
         });
         all
     }

@@ -7,6 +7,7 @@ use duet_syscalls::table::{self, Verdict};
 
 use super::{Begun, Form, Recorder, Show, State, seconds};
 use crate::decode::Args;
+use crate::explain::{Explained, Explanation};
 use crate::filter::Status;
 use crate::format::Ending;
 use crate::json::{Arg, Event, SCHEMA};
@@ -122,8 +123,11 @@ impl Recorder {
             return;
         }
         let whose = state.whose(tid);
+        let explains = self.settings.explain && !ends;
+        let explanation = explains.then(|| Explanation::new(&begun.call, row, result));
         if matches!(self.settings.form, Form::Json) {
-            let line = self.json_call(state, tid, &begun, how, status, meaning, took);
+            let explain = explanation.map(|e| e.json());
+            let line = self.json_call(state, tid, &begun, how, status, meaning, took, explain);
             return state.lines.raw(whose.shown, &line);
         }
         let rest = args.text.get(begun.written..).unwrap_or_default();
@@ -145,6 +149,9 @@ impl Recorder {
             let all = args.text.clone();
             state.lines.whole_call(whose, *at, &all, &end);
         }
+        if let Some(explanation) = explanation {
+            state.lines.raw(whose.shown, &explanation.text());
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that is known of one call")]
@@ -157,6 +164,7 @@ impl Recorder {
         status: Status,
         meaning: &str,
         took: Duration,
+        explain: Option<Explained>,
     ) -> String {
         let Begun {
             row,
@@ -207,6 +215,7 @@ impl Recorder {
             error: failed.map(|n| errno_text(-n as i32).0),
             text: meaning,
             duration: result.map(|_| took.as_micros() as f64 / 1e6),
+            explain,
         }
         .line()
     }

@@ -1,5 +1,6 @@
 //! unlink(2), rmdir(2).
 
+use crate::account::{self, Step};
 use crate::mount::Vfs;
 use crate::perm::{self, Victim};
 use crate::types::*;
@@ -27,6 +28,7 @@ impl Vfs {
         if victim.is_mount_point() {
             return Err(Errno::EBUSY);
         }
+        account::note(|| Step::remove(dir, cx.root, name));
         dir.inode().unlink(name)?;
         dir.sb().removed(&guard, name, &victim);
         drop(guard);
@@ -55,6 +57,7 @@ impl Vfs {
         if victim.is_mount_point() {
             return Err(Errno::EBUSY);
         }
+        account::note(|| Step::remove(dir, cx.root, name));
         dir.inode().rmdir(name)?;
         dir.sb().removed(&guard, name, &victim);
         drop(victim_guard);

@@ -1,5 +1,6 @@
 //! Tests of the walk and the operations over `tmp`.
 
+mod accounts;
 mod against_linux;
 mod cache;
 mod open_table;
