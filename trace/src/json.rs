@@ -53,7 +53,7 @@ pub enum Event<'a> {
         duration: Option<f64>,
         /// With `--explain`: what became of it.
         #[serde(skip_serializing_if = "Option::is_none")]
-        explain: Option<Explained>,
+        explain: Option<Box<Explained>>,
     },
     /// A signal is delivered.
     Signal {

@@ -215,7 +215,7 @@ impl Recorder {
             error: failed.map(|n| errno_text(-n as i32).0),
             text: meaning,
             duration: result.map(|_| took.as_micros() as f64 / 1e6),
-            explain,
+            explain: explain.map(Box::new),
         }
         .line()
     }
