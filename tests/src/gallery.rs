@@ -1,5 +1,5 @@
 //! The gallery: real programs, each with a script of `tests/scripts` that must print the same natively
-//! and in a layer. One list drives the tests and the page `docs/compatibility.md`.
+//! and in a layer. One list drives the tests and the page of `page.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::build::{Toolchain, guest, host_tool, workspace_dir};
 use crate::run::{
-    Known, Output, assert_same, command_output_within, duet_command, expected, own_loopback,
-    plain_environment, tempdir, without_stray_descriptors,
+    Known, Output, assert_same, command_output_within, duet_command, expected, native_command,
+    tempdir,
 };
 use crate::skip;
 
@@ -259,32 +259,6 @@ pub const EXHIBITS: &[Exhibit] = &[
     },
 ];
 
-/// `docs/compatibility.md`: the exhibits, each with its verdict. The tests hold both true: an exhibit that
-/// prints something else than natively fails, and so does a known difference that does not show.
-pub fn compatibility_page() -> String {
-    let mut page = String::from(
-        "# What runs in the layer\n\n\
-         Generated from the list that the tests run (`tests/src/gallery.rs`); do not edit. Each script in\n\
-         `tests/scripts` runs natively and in a layer over the host's tree, and must print the same and end\n\
-         alike, but for what is named here.\n\n\
-         | program | what it is made to do | against native |\n|---|---|---|\n",
-    );
-    for e in EXHIBITS {
-        let verdict = match e.known {
-            [] => "the same".to_owned(),
-            known => {
-                let reasons: Vec<&str> = known.iter().map(|k| k.why).collect();
-                format!("the same but for {}: {}", known.len(), reasons.join("; "))
-            }
-        };
-        page += &format!("| {} | {} | {verdict} |\n", e.program, e.what);
-    }
-    page += "\nBeside these, the guests of `testbins/` print the same natively, in the layer with either engine and, \
-             most of\nthem, in the VM mode (`tests/tests/guests.rs`, `tests/tests/vm.rs`), and busybox's own test suite \
-             passes in the\nlayer wherever it passes natively (`tests/tests/busybox_testsuite.rs`).\n";
-    page
-}
-
 /// The exhibit of a test.
 pub fn exhibit(test: &str) -> &'static Exhibit {
     let found = EXHIBITS.iter().find(|e| e.test == test);
@@ -335,11 +309,7 @@ pub fn show(test: &str) {
     let left = std::fs::read_dir(at).expect("working directory").count();
     assert_eq!(left, 0, "the layer wrote to the host's {}", at.display());
 
-    let mut native = Command::new("/usr/bin/env");
-    plain_environment(&mut native);
-    own_loopback(&mut native);
-    without_stray_descriptors(&mut native);
-    let native = expected(run(native), exhibit.known);
+    let native = expected(run(native_command()), exhibit.known);
     assert_same(exhibit.script, &native, &layer);
     let line = |wanted: &&&str| !layer.stdout.lines().any(|l| l == **wanted);
     let missing: Vec<_> = exhibit.shows.iter().filter(line).collect();

@@ -5,18 +5,23 @@
 //! fresh directory) and under `duet run` (in the layer's `/tmp`).
 
 mod build;
+mod expectations;
 mod gallery;
 mod known;
 mod machine;
+mod page;
 mod run;
 
 pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
-pub use gallery::{EXHIBITS, Exhibit, compatibility_page, exhibit, show};
+pub use expectations::{Expectations, Verdicts};
+pub use gallery::{EXHIBITS, Exhibit, exhibit, show};
 pub use known::{known, known_with};
 pub use machine::{MACHINE_LIMIT, kernel_cache, kvm_modules, machine_possible};
+pub use page::compatibility_page;
 pub use run::{
     Known, Output, assert_same, both, both_but, command_output, command_output_within,
-    duet_command, duet_run, expected, native_run, tempdir, without_stray_descriptors,
+    duet_command, duet_run, expected, native_command, native_run, tempdir,
+    without_stray_descriptors,
 };
 
 use std::io::Write;

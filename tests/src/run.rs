@@ -108,7 +108,7 @@ pub fn tempdir() -> TempDir {
 }
 
 /// The environment of every run: nothing of the caller's.
-pub(crate) fn plain_environment(command: &mut Command) {
+fn plain_environment(command: &mut Command) {
     command
         .env_clear()
         .env(
@@ -130,7 +130,7 @@ pub fn native_run(program: &Path, args: &[&str], input: &[u8]) -> Output {
 
 /// Gives a native run a loopback device of its own, as a layer has, so that its ports meet nobody
 /// else's. Only root can; others share the host's.
-pub(crate) fn own_loopback(command: &mut Command) {
+fn own_loopback(command: &mut Command) {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -165,6 +165,16 @@ pub fn without_stray_descriptors(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// A command that runs natively what is added to it as a layer without a network does: with the same
+/// environment, no descriptors but 0 to 2, and, if the tests' user can make one, a loopback device of its own.
+pub fn native_command() -> Command {
+    let mut command = Command::new("/usr/bin/env");
+    plain_environment(&mut command);
+    own_loopback(&mut command);
+    without_stray_descriptors(&mut command);
+    command
 }
 
 /// `duet run OPTIONS`, to which the program and its arguments are added. The caller's HOME and

@@ -1,0 +1,73 @@
+//! The page `docs/compatibility.md`: every program and suite that the tests run, with its verdict.
+
+use crate::expectations::Expectations;
+use crate::gallery::EXHIBITS;
+
+/// A suite that others wrote, or a test of a whole system.
+struct Suite {
+    name: &'static str,
+    what: &'static str,
+    /// The test that runs it.
+    test: &'static str,
+    /// Its file in `tests/expectations`.
+    expectations: Option<&'static str>,
+}
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "busybox's testsuite",
+        what: "Debian's static busybox, all applets that it has",
+        test: "busybox_testsuite.rs",
+        expectations: None,
+    },
+    Suite {
+        name: "CPython's test suite",
+        what: "the modules os, posix, subprocess, signal, socket, threading, mmap, fcntl, select, asyncio, pathlib, \
+               shutil, tempfile, pty, mailbox and multiprocessing (fork, spawn, forkserver): 6,000 tests",
+        test: "cpython.rs",
+        expectations: Some("cpython"),
+    },
+];
+
+/// What is said of something with these known differences.
+fn verdict(reasons: &[&str]) -> String {
+    match reasons {
+        [] => "the same".to_owned(),
+        known => format!("the same but for {}: {}", known.len(), known.join("; ")),
+    }
+}
+
+/// The page. The tests hold it true: an exhibit that prints something else than natively fails, and so
+/// does a known difference that does not show.
+pub fn compatibility_page() -> String {
+    let mut page = String::from(
+        "# What runs in the layer\n\n\
+         Generated from the lists that the tests run (`tests/src/gallery.rs`, `tests/src/page.rs`,\n\
+         `tests/expectations`); do not edit.\n\n\
+         ## Programs\n\n\
+         Each script in `tests/scripts` runs natively and in a layer over the host's tree, and must print the same\n\
+         and end alike, but for what is named here.\n\n\
+         | program | what it is made to do | against native |\n|---|---|---|\n",
+    );
+    for e in EXHIBITS {
+        let reasons: Vec<&str> = e.known.iter().map(|k| k.why).collect();
+        page += &format!("| {} | {} | {} |\n", e.program, e.what, verdict(&reasons));
+    }
+    page += "\n## Suites and systems\n\n\
+             Each test of a suite must give the same verdict natively and in the layer.\n\n\
+             | suite | what is run | by | against native |\n|---|---|---|---|\n";
+    for s in SUITES {
+        let known = s.expectations.map(Expectations::of);
+        let reasons = known.as_ref().map_or(Vec::new(), Expectations::differences);
+        page += &format!(
+            "| {} | {} | `tests/tests/{}` | {} |\n",
+            s.name,
+            s.what,
+            s.test,
+            verdict(&reasons)
+        );
+    }
+    page += "\nBeside these, the guests of `testbins/` print the same natively, in the layer with either engine and, \
+             most of\nthem, in the VM mode (`tests/tests/guests.rs`, `tests/tests/vm.rs`).\n";
+    page
+}
