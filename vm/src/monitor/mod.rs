@@ -8,6 +8,7 @@
 //! | `bus`, `platform` | ports and registers, and the few devices of a PC that a kernel wants |
 //! | `mmio` | virtio devices: registers, a thread for each, events by which KVM reaches it |
 //! | [`boot`] | kernel, initramfs, and the tables by which a kernel finds the rest |
+//! | `confine` | filters of system calls for all these threads |
 //! | [`stats`] | exits by reason, time in guest and monitor |
 //!
 //! Each processor is a thread. A processor that leaves the guest does the work of the port or register
@@ -21,6 +22,7 @@
 
 pub mod boot;
 mod bus;
+mod confine;
 mod control;
 mod cpu;
 pub mod memory;
@@ -123,15 +125,18 @@ pub fn start(machine: Machine) -> Result<Monitor> {
     let server =
         Server::new(machine.root.clone()).map_err(|e| Error::step("serving the root", e))?;
     let ports = machine.ports.into_iter().map(|p| (p.name, p.stream));
-    let devices: [Box<dyn Device>; 3] = [
-        Box::new(Fs::new(ROOT_TAG, Arc::new(server))),
-        Box::new(Console::new(ports.collect())),
-        Box::new(Rng),
+    let devices: [(Box<dyn Device>, fn() -> Result<()>); 3] = [
+        (
+            Box::new(Fs::new(ROOT_TAG, Arc::new(server))),
+            confine::files,
+        ),
+        (Box::new(Console::new(ports.collect())), confine::device),
+        (Box::new(Rng), confine::device),
     ];
     let mut places = Vec::new();
     let mut command_line = machine.command_line;
-    for device in devices {
-        let place = parts.add(device)?;
+    for (device, confine) in devices {
+        let place = parts.add(device, confine)?;
         // For kernels without ACPI (CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES).
         command_line += &format!(
             " virtio_mmio.device={}@{:#x}:{}",
@@ -149,16 +154,16 @@ pub fn start(machine: Machine) -> Result<Monitor> {
         size: machine.memory,
     };
     let entry = boot::load(memory, source)?;
-    parts.start(machine.cpus, entry, || Ok(()))
+    parts.start(machine.cpus, entry, confine::processor)
 }
 
 impl Parts {
-    /// Adds a virtio device at the next free place.
-    fn add(&mut self, device: Box<dyn Device>) -> Result<Place> {
+    /// Adds a virtio device at the next free place. `confine` is called on its thread.
+    fn add(&mut self, device: Box<dyn Device>, confine: fn() -> Result<()>) -> Result<Place> {
         let number = self.devices.len() as u64;
         let address = memory::HOLE_START + number * mmio::LEN;
         let gsi = FIRST_GSI + number as u32;
-        let transport = Transport::new(device, self.vm.memory().clone(), || Ok(()))?;
+        let transport = Transport::new(device, self.vm.memory().clone(), confine)?;
         self.vm.interrupt_by(transport.interrupt().line(), gsi)?;
         for (queue, kick) in (0..).zip(transport.kicks()) {
             self.vm.notify_by(kick, address + mmio::NOTIFY, queue)?;

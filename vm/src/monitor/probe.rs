@@ -16,7 +16,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::bus::{Bus, Registers};
 use super::cpu::Entry;
 use super::vm::{self, Vm};
-use super::{Parts, memory};
+use super::{Parts, confine, memory};
 use crate::error::{Error, Result};
 use crate::machine::{End, Running};
 
@@ -226,7 +226,7 @@ pub fn run() -> Result<()> {
         code: CODE,
         argument: 0,
     };
-    let mut machine = parts.start(1, entry, || Ok(()))?;
+    let mut machine = parts.start(1, entry, confine::processor)?;
     let mut fds = [PollFd::new(machine.ended(), PollFlags::POLLIN)];
     let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
     if matches!(poll(&mut fds, patience), Ok(0)) {

@@ -5,6 +5,7 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::bus::Registers;
+use super::super::confine;
 use super::super::stats::Exit;
 use super::{code, pc, possible, start, word};
 use crate::machine::{End, Running};
@@ -78,7 +79,7 @@ fn a_guest_kicks_a_device_and_is_woken_by_it() {
         "pop rax",
         "iretq",
     ));
-    let place = parts.add(Box::new(Rng)).unwrap();
+    let place = parts.add(Box::new(Rng), confine::device).unwrap();
     assert_eq!((place.address, place.gsi), (0xd000_0000, 5));
     // The queue is set up from here, without event indices.
     let memory = parts.vm.memory().clone();

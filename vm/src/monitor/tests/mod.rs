@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::bus::Bus;
+use super::confine;
 use super::cpu::Entry;
 use super::vm::{self, Vm};
 use super::{Monitor, Parts, memory, platform};
@@ -98,7 +99,7 @@ pub fn start(parts: Parts, cpus: u32) -> Monitor {
         code: CODE,
         argument: 0x7777,
     };
-    parts.start(cpus, entry, || Ok(())).unwrap()
+    parts.start(cpus, entry, confine::processor).unwrap()
 }
 
 /// All that came from the serial port until the machine's end.
