@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,7 +21,8 @@ pub struct Run {
     /// What brings the program's calls to Duet
     #[arg(long, value_enum, default_value_t = EngineOption::Seccomp)]
     engine: EngineOption,
-    /// At the end, print what was called: native, emulated, refused. Native calls are slower then
+    /// At the end, print what was called: native, emulated, refused. Native calls are slower then. With
+    /// --mode vm: what it took to run the machine
     #[arg(long)]
     report: bool,
     /// Write what was seen of the inside of the run to a file, for `duet compare`
@@ -353,7 +354,8 @@ pub fn config(options: &Options) -> Result<Config> {
 }
 
 /// Runs the command in a virtual machine.
-fn in_machine(options: &Options, figures: Option<&Path>, began: Instant) -> Result<u8> {
+fn in_machine(run: &Run, began: Instant) -> Result<u8> {
+    let options = &run.options;
     let how = machine::Options {
         kernel: options.kernel.clone(),
         append: options.append.clone(),
@@ -370,7 +372,18 @@ fn in_machine(options: &Options, figures: Option<&Path>, began: Instant) -> Resu
             eprintln!("{:>9.3} ms  {phase}", time.as_secs_f64() * 1000.0);
         }
     }
-    if let Some(path) = figures {
+    if run.report {
+        let report = report::Machine::new(&outcome);
+        eprint!(
+            "{}",
+            if run.json {
+                report.json()?
+            } else {
+                report.text()
+            }
+        );
+    }
+    if let Some(path) = &run.figures {
         let marks = outcome.timings.marks().iter();
         let at = |phase| {
             let mark = marks.clone().find(|(name, _)| *name == phase);
@@ -384,11 +397,11 @@ fn in_machine(options: &Options, figures: Option<&Path>, began: Instant) -> Resu
                 system: u.system,
             }),
             guest_peak: outcome.used.map(|u| u.peak),
-            exits: outcome.exits.map(|all| {
-                let owned = all.into_iter().map(|(reason, n)| (reason.to_owned(), n));
-                owned.collect()
+            exits: outcome.work.as_ref().map(|work| {
+                let owned = |(reason, n): &(&str, u64)| ((*reason).to_owned(), *n);
+                work.exits.iter().map(owned).collect()
             }),
-            monitor: Some(outcome.monitor),
+            monitor: Some(outcome.monitor.clone()),
             files: outcome.kernel_files,
             ..Inside::default()
         };
@@ -443,10 +456,7 @@ pub fn main(run: &Run) -> Result<u8> {
     let began = Instant::now();
     let options = &run.options;
     if options.mode == Mode::Vm {
-        if run.report {
-            bail!("--report counts the layer's calls; it goes without --mode vm");
-        }
-        return in_machine(options, run.figures.as_deref(), began);
+        return in_machine(run, began);
     }
     check_layer(options)?;
     let mut config = config(options)?;

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use duet_vfs::Vfs;
 
@@ -77,8 +78,32 @@ pub trait Running: Send {
     fn wait(&mut self) -> Result<End>;
     /// Ends it at once, without asking the guest.
     fn stop(&mut self);
-    /// How often its processors came out to the monitor, by reason; `None` if nobody counts.
-    fn exits(&self) -> Option<Vec<(&'static str, u64)>> {
+    /// What it took to run it; `None` if nobody counts.
+    fn work(&self) -> Option<Work> {
         None
     }
+}
+
+/// What it took to run a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// How often its processors came out to the monitor, by reason.
+    pub exits: Vec<(&'static str, u64)>,
+    /// Time of all processors in KVM: the guest, asleep too, and what the host's kernel does for it.
+    pub guest: Duration,
+    /// Time of all processors in the monitor's own code.
+    pub monitor: Duration,
+    /// Paravirtual devices.
+    pub devices: Vec<DeviceWork>,
+}
+
+/// What a paravirtual device did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceWork {
+    /// Its short name.
+    pub name: &'static str,
+    /// Notifications by the driver, and requests served, by queue.
+    pub queues: Vec<(u64, u64)>,
+    /// Interrupts raised.
+    pub interrupts: u64,
 }

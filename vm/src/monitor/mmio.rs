@@ -19,7 +19,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::bus::Registers;
 use crate::error::{Error, Result};
-use crate::machine::End;
+use crate::machine::{DeviceWork, End};
 use crate::virtio::device::{Active, Counters, Device, Interrupt};
 
 /// Length of the registers of a device, with its configuration space.
@@ -383,22 +383,11 @@ impl Registers for Transport {
     }
 }
 
-/// What is shown of a device.
-#[derive(Clone, Debug)]
-pub struct Shown {
-    /// Its short name.
-    pub name: &'static str,
-    /// Notifications by the driver that woke it, and chains served, by queue.
-    pub queues: Vec<(u64, u64)>,
-    /// Interrupts raised.
-    pub interrupts: u64,
-}
-
 impl Transport {
     /// What has happened so far.
-    pub fn show(&self) -> Shown {
+    pub fn work(&self) -> DeviceWork {
         let counted = |c: &Counters| (c.kicks.load(Relaxed), c.chains.load(Relaxed));
-        Shown {
+        DeviceWork {
             name: self.name,
             queues: self.counters.iter().map(counted).collect(),
             interrupts: self.interrupt.raised.load(Relaxed),

@@ -50,14 +50,13 @@ use self::boot::{Source, mptable};
 use self::bus::Bus;
 use self::control::Control;
 use self::cpu::Entry;
-pub use self::mmio::Shown;
 use self::mmio::Transport;
 use self::stats::{Exit, Stats};
 use self::vcpu::World;
 use self::vm::Vm;
 use crate::error::{Error, Result};
 use crate::fuse::Server;
-use crate::machine::{End, Machine, ROOT_TAG, Running};
+use crate::machine::{End, Machine, ROOT_TAG, Running, Work};
 use crate::virtio::console::Console;
 use crate::virtio::device::Device;
 use crate::virtio::fs::Fs;
@@ -221,11 +220,6 @@ impl Monitor {
         self.stats.clone()
     }
 
-    /// What its devices did so far.
-    pub fn devices(&self) -> Vec<Shown> {
-        self.devices.iter().map(|d| d.lock().show()).collect()
-    }
-
     /// Waits for the processors' threads, which end as the machine has, and for the devices'.
     fn join(&mut self) {
         if let Some(serial) = &self.serial
@@ -272,9 +266,14 @@ impl Running for Monitor {
         self.control.finish(End::Stopped);
     }
 
-    fn exits(&self) -> Option<Vec<(&'static str, u64)>> {
-        let all = Exit::ALL.iter();
-        Some(all.map(|e| (e.name(), self.stats.exits(*e))).collect())
+    fn work(&self) -> Option<Work> {
+        let exits = Exit::ALL.iter().map(|e| (e.name(), self.stats.exits(*e)));
+        Some(Work {
+            exits: exits.collect(),
+            guest: self.stats.guest_time(),
+            monitor: self.stats.monitor_time(),
+            devices: self.devices.iter().map(|d| d.lock().work()).collect(),
+        })
     }
 }
 

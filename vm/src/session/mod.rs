@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::host::{self, TscSample};
 use crate::initramfs;
 use crate::kernel::Kernel;
-use crate::machine::{Choice, End, Machine, Port, ROOT_TAG, Running};
+use crate::machine::{Choice, End, Machine, Port, ROOT_TAG, Running, Work};
 use crate::{monitor, qemu};
 use console::Console;
 use events::{Event, Events};
@@ -66,8 +66,8 @@ pub struct Outcome {
     pub timings: Timings,
     /// What the program and its descendants used, as the guest says.
     pub used: Option<Used>,
-    /// Exits of its processors to the monitor by reason, if the monitor counts them.
-    pub exits: Option<Vec<(&'static str, u64)>>,
+    /// What it took to run the machine, if the monitor counts it.
+    pub work: Option<Work>,
     /// Which monitor ran the machine.
     pub monitor: String,
     /// The kernel's files on the host: the image and its modules.
@@ -163,7 +163,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         exit_code,
         timings: session.timings,
         used: session.used,
-        exits: session.machine.exits(),
+        work: session.machine.work(),
         monitor,
         kernel_files,
     })

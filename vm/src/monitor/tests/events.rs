@@ -113,7 +113,7 @@ fn a_guest_kicks_a_device_and_is_woken_by_it() {
     assert_eq!(word(&memory, 0x2008), 1);
     assert_eq!(memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), 4);
     assert_ne!(word(&memory, BUFFER), 0);
-    let devices = machine.devices();
+    let devices = machine.work().unwrap().devices;
     assert_eq!(devices[0].name, "rng");
     assert_eq!(devices[0].queues, [(4, 4)]);
     assert_eq!(devices[0].interrupts, 4);
