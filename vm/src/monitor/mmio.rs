@@ -17,6 +17,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
+use super::Confine;
 use super::bus::Registers;
 use crate::error::{Error, Result};
 use crate::machine::{DeviceWork, End};
@@ -75,7 +76,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(mut device: Box<dyn Device>, confine: fn() -> Result<()>) -> Result<Worker> {
+    fn start(mut device: Box<dyn Device>, confine: Confine) -> Result<Worker> {
         let (work, receiver) = channel::<Active>();
         let (sender, done) = channel();
         let name = device.name();
@@ -135,7 +136,7 @@ impl Transport {
     pub fn new(
         device: Box<dyn Device>,
         memory: GuestMemoryMmap,
-        confine: fn() -> Result<()>,
+        confine: Confine,
     ) -> Result<Transport> {
         let sizes = device.queues();
         let mut queues = Vec::new();

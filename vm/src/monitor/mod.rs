@@ -65,6 +65,9 @@ use crate::virtio::rng::Rng;
 /// Most processors: their ids have eight bits, of which one value means all of them.
 pub const MAX_CPUS: u32 = 254;
 
+/// What confines a thread that calls it.
+type Confine = fn() -> Result<()>;
+
 /// A machine that runs in this process.
 pub struct Monitor {
     control: Arc<Control>,
@@ -124,7 +127,7 @@ pub fn start(machine: Machine) -> Result<Monitor> {
     let server =
         Server::new(machine.root.clone()).map_err(|e| Error::step("serving the root", e))?;
     let ports = machine.ports.into_iter().map(|p| (p.name, p.stream));
-    let devices: [(Box<dyn Device>, fn() -> Result<()>); 3] = [
+    let devices: [(Box<dyn Device>, Confine); 3] = [
         (
             Box::new(Fs::new(ROOT_TAG, Arc::new(server))),
             confine::files,
@@ -158,7 +161,7 @@ pub fn start(machine: Machine) -> Result<Monitor> {
 
 impl Parts {
     /// Adds a virtio device at the next free place. `confine` is called on its thread.
-    fn add(&mut self, device: Box<dyn Device>, confine: fn() -> Result<()>) -> Result<Place> {
+    fn add(&mut self, device: Box<dyn Device>, confine: Confine) -> Result<Place> {
         let number = self.devices.len() as u64;
         let address = memory::HOLE_START + number * mmio::LEN;
         let gsi = FIRST_GSI + number as u32;
@@ -178,7 +181,7 @@ impl Parts {
     }
 
     /// Starts `cpus` processors, the first one at `entry`; the others wait for it to start them.
-    fn start(self, cpus: u32, entry: Entry, confine: fn() -> Result<()>) -> Result<Monitor> {
+    fn start(self, cpus: u32, entry: Entry, confine: Confine) -> Result<Monitor> {
         let control = Arc::new(Control::new()?);
         let stats = Arc::new(Stats::default());
         let world = World {

@@ -10,6 +10,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use nix::errno::Errno;
 
+use super::Confine;
 use super::bus::Bus;
 use super::control::Control;
 use super::stats::{Exit, Stats};
@@ -31,12 +32,7 @@ pub struct World {
 
 /// Runs the processor `id` on a thread of its own, until the machine ends. `confine` is called on that
 /// thread before the guest runs.
-pub fn start(
-    id: u32,
-    mut vcpu: VcpuFd,
-    world: World,
-    confine: fn() -> Result<()>,
-) -> Result<JoinHandle<()>> {
+pub fn start(id: u32, mut vcpu: VcpuFd, world: World, confine: Confine) -> Result<JoinHandle<()>> {
     let body = move || {
         let control = world.control.clone();
         let ran = control.attend(&mut vcpu).and_then(|attended| {

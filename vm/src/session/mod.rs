@@ -86,10 +86,16 @@ pub fn run(run: Run) -> Result<Outcome> {
     let mut timings = Timings::new(run.began);
     // One that the clock cannot reach is none.
     let deadline = run.timeout.and_then(|t| Instant::now().checked_add(t));
-    let tsc = host::TscSample::take();
+    let tsc = TscSample::take();
     let signals = host::block_signals().map_err(|e| Error::step("blocking signals", e))?;
     let network = run.start.network;
-    let initramfs = initramfs::build(&run.kernel, network)?;
+    let (initramfs, chosen) = std::thread::scope(|scope| {
+        let chosen = scope.spawn(|| choose(run.monitor, network));
+        let initramfs = initramfs::build(&run.kernel, network);
+        // It does not panic; if it did, QEMU would do.
+        (initramfs, chosen.join().unwrap_or(Choice::Qemu))
+    });
+    let initramfs = initramfs?;
     timings.mark("initramfs written");
     let pair = || UnixStream::pair().map_err(|e| Error::io("making a socket pair", &e));
     let mut ports = Vec::new();
@@ -101,8 +107,9 @@ pub fn run(run: Run) -> Result<Outcome> {
     let (control, stdin) = (port(CONTROL)?, port(STDIN)?);
     let (stdout, stderr) = (port(STDOUT)?, port(STDERR)?);
     let (serial, machines_serial) = pair()?;
-    // A second processor costs start-up, and a translator gains little by it.
-    let cpus = run.cpus.unwrap_or(1);
+    // KVM tells the guest the rate of its counter.
+    let tsc = (chosen != Choice::Duet).then_some(tsc);
+    let cpus = run.cpus.unwrap_or_else(|| usual_cpus(chosen));
     let modules = run.kernel.modules.iter().map(|(_, path)| path.clone());
     let kernel_files = std::iter::once(run.kernel.image.clone())
         .chain(modules)
@@ -110,7 +117,7 @@ pub fn run(run: Run) -> Result<Outcome> {
     let machine = Machine {
         kernel: run.kernel.image.clone(),
         initramfs,
-        command_line: command_line(&run.append, run.console, &tsc),
+        command_line: command_line(&run.append, run.console, tsc.as_ref()),
         cpus,
         memory: run.memory.next_multiple_of(2 << 20),
         root: run.root.clone(),
@@ -118,7 +125,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         serial: machines_serial,
         network,
     };
-    let machine: Box<dyn Running> = match choose(run.monitor, network) {
+    let machine: Box<dyn Running> = match chosen {
         Choice::Duet => Box::new(monitor::start(machine)?),
         _ => Box::new(qemu::start(machine)?),
     };
@@ -187,8 +194,19 @@ fn choose(wanted: Choice, network: bool) -> Choice {
     }
 }
 
+/// Processors of a machine for which none are asked: a translator gains little by a second one, which costs
+/// start-up.
+fn usual_cpus(monitor: Choice) -> u32 {
+    const MOST: u32 = 4;
+    if monitor != Choice::Duet {
+        return 1;
+    }
+    let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(host).map_or(MOST, |n| n.min(MOST))
+}
+
 /// The kernel's command line: quick to start, quiet, and gone at once when the guest fails.
-fn command_line(append: &str, console: bool, tsc: &TscSample) -> String {
+fn command_line(append: &str, console: bool, tsc: Option<&TscSample>) -> String {
     let mut line = String::from("console=ttyS0 panic=-1 reboot=t ");
     line += match console {
         true => "earlyprintk=ttyS0 ",
@@ -199,7 +217,9 @@ fn command_line(append: &str, console: bool, tsc: &TscSample) -> String {
     line += "random.trust_cpu=on rcupdate.rcu_expedited=1 8250.nr_uarts=1 cryptomgr.notests \
              no_timer_check tsc=reliable audit=0 apparmor=0 raid=noautodetect";
     // The guest reads the host's counter, but on a busy host it finds its rate by no timer.
-    line += &format!(" tsc_early_khz={}", tsc.khz());
+    if let Some(tsc) = tsc {
+        line += &format!(" tsc_early_khz={}", tsc.khz());
+    }
     if !append.is_empty() {
         line.push(' ');
         line += append;
