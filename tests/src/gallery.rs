@@ -234,6 +234,15 @@ pub const EXHIBITS: &[Exhibit] = &[
         ..NONE
     },
     Exhibit {
+        test: "inotify",
+        program: "inotifywait, tail -F",
+        what: "trees watched in memory and over old files, moves, a followed log that is rotated",
+        script: "inotify.sh",
+        needs: &["inotifywait", "tail", "bash"],
+        shows: &["three", "CLOSE_WRITE,CLOSE touched"],
+        ..NONE
+    },
+    Exhibit {
         test: "strace",
         program: "strace",
         what: "pipelines, scripts, filters by path, injected errors, attaching, threads with children",

@@ -1,6 +1,9 @@
 //! Every guest of `testbins/` prints the same natively and in a layer, with either engine.
 
-use duet_tests::{Known, Toolchain, both_but, guest, is_root, known_with, skip, tempdir};
+use duet_tests::{
+    Known, Toolchain, assert_same, both_but, duet_run, guest, is_root, known_with, native_run,
+    skip, tempdir,
+};
 
 /// Runs a guest both ways. As another user than root, the layer gets that user's id, so that both
 /// sides see the same; guests about root itself are then skipped.
@@ -30,28 +33,51 @@ fn same(
     both_but(&options, &program, args, &known_with(engine, name));
 }
 
-/// On a directory of the host: those in memory cannot be watched.
+/// On a directory of the host, which the kernel itself watches.
 #[test]
-fn inotify() {
+fn inotify_volume() {
     let Some(program) = guest("inotify", Toolchain::Static) else {
-        return skip("inotify", "no C compiler");
+        return skip("inotify_volume", "no C compiler");
     };
     let dir = tempdir();
     let volume = format!("{}:/watched", dir.path().display());
     const HELD: &str = "Duet holds a deleted node for a while, so its end is not reported yet";
     let known = [
         Known {
-            native: "wd 1 mask 0x400 cookie no name ''",
+            native: "wd 3 mask 0x400 cookie 0 name ''",
             layer: "",
             why: HELD,
         },
         Known {
-            native: "wd 1 mask 0x8000 cookie no name ''",
+            native: "wd 3 mask 0x8000 cookie 0 name ''",
             layer: "",
             why: HELD,
         },
     ];
-    both_but(&["-v", &volume, "-w", "/watched"], &program, &[], &known);
+    let options = ["-v", &volume, "-w", "/watched"];
+    both_but(&options, &program, &["moves"], &known);
+}
+
+/// On files of the host's tree, under a layer that is thrown away.
+#[test]
+fn inotify_old_files() {
+    let Some(program) = guest("inotify", Toolchain::Static) else {
+        return skip("inotify_old_files", "no C compiler");
+    };
+    let dir = tempdir();
+    let old = dir.path().join("old");
+    let fresh = || {
+        let _ = std::fs::remove_dir_all(&old);
+        std::fs::create_dir_all(old.join("sub")).unwrap();
+        std::fs::write(old.join("file"), "hello\n").unwrap();
+        std::fs::write(old.join("alone"), "x\n").unwrap();
+    };
+    let old = old.to_str().unwrap();
+    fresh();
+    let native = native_run(&program, &[old], b"");
+    fresh();
+    let layer = duet_run(&["--host-root", "-w", "/tmp"], &program, &[old], b"");
+    assert_same("inotify on old files", &native, &layer);
 }
 
 macro_rules! guests {
@@ -104,6 +130,7 @@ guests! {
     threads_musl: "threads" Musl;
     threads_dynamic: "threads" Dynamic;
     ipc: "ipc" Static;
+    inotify: "inotify" Static;
     inet: "inet" Static;
     pty: "pty" Static;
     procfs: "procfs" Static;

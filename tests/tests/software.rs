@@ -24,7 +24,7 @@ macro_rules! exhibits {
 exhibits! {
     bash_jobs coreutils text_tools archives
     perl python node go java
-    git sqlite redis nginx postgres keys terminals agents strace gdb
+    git sqlite redis nginx postgres keys terminals agents inotify strace gdb
 }
 
 /// `DUET_RENEW_DOCS=1` writes it.

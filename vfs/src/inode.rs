@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::types::*;
 use crate::walk::Location;
+use crate::watch::{Arrival, Budget, Departure, Place};
 
 /// How long the dentry cache may believe a directory of this file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,6 +271,29 @@ pub trait Inode: Send + Sync + 'static {
     fn host_path(&self) -> Result<OwnedFd> {
         Err(Errno::ECONNREFUSED)
     }
+
+    // ---- watches (watch.rs) ----
+
+    /// An `O_PATH` descriptor of the host file or directory to which all happens that the guest makes
+    /// happen to this one. EOPNOTSUPP if there is none: its directory's shadow then tells.
+    fn watched_path(&self) -> Result<OwnedFd> {
+        self.host_path()
+    }
+
+    /// Brings the host file with this file's contents to a place, and says whether that has been done;
+    /// otherwise something empty stands there. With a budget, a file of a lower tree may be copied first.
+    fn arrive(&self, _at: &Place, _how: Arrival, _budget: Option<&Budget>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Takes the host file with this file's contents away from a place, if that is where it is, which is
+    /// returned. Without effect if no name is left: then the host file lives by those who have it open.
+    fn depart(&self, _from: &Place, _how: Departure) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// What was at one place has been moved to another.
+    fn relocate(&self, _from: &Place, _to: &Place) {}
 
     // ---- extended attributes ----
 

@@ -35,6 +35,7 @@ pub mod sys;
 pub mod tmp;
 pub mod types;
 pub mod walk;
+pub mod watch;
 
 pub use inode::*;
 pub use mount::{MountFlags, MountInfo, Recursion, Store, Vfs};

@@ -16,6 +16,7 @@ use crate::opentable::{FileTable, StandInTable};
 use crate::outside::NoFs;
 use crate::types::*;
 use crate::walk::Location;
+use crate::watch::Watches;
 
 bitflags! {
     /// Per-mount flags, mount(2).
@@ -185,6 +186,7 @@ pub struct Vfs {
     pub(crate) nowhere: Arc<Mount>,
     pub(crate) files: FileTable,
     pub(crate) stand_ins: StandInTable,
+    pub(crate) watches: Watches,
 }
 
 impl Vfs {
@@ -215,6 +217,7 @@ impl Vfs {
             nowhere: Mount::detached(0, nowhere, nothing, MountFlags::empty(), "none"),
             files: FileTable::new((nofile / 4).clamp(128, 65536)),
             stand_ins: StandInTable::new((nofile / 8).clamp(64, 16384)),
+            watches: Watches::new(),
         }))
     }
 

@@ -129,6 +129,6 @@ calls! {
     251 ioprio_set(which: One(IOPRIOWHO), who: Int, ioprio: Int) -> Zero, Process, Native;
     252 ioprio_get(which: One(IOPRIOWHO), who: Int) -> Value, Process, Native;
     253 inotify_init() -> Fd, Descriptor, Native;
-    254 inotify_add_watch(fd: Fd, path: Path, mask: Flags(IN)) -> Value, File, Emulated, "Resolved in the sandbox's tree; the backing host file is watched.";
+    254 inotify_add_watch(fd: Fd, path: Path, mask: Flags(IN)) -> Value, File, Emulated, "Resolved in the sandbox's tree; the backing host file is watched, or a counterpart of the directory.";
     255 inotify_rm_watch(fd: Fd, wd: Int) -> Zero, Descriptor, Native;
 }

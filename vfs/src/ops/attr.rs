@@ -70,7 +70,9 @@ impl Vfs {
         loc.inode().set_attr(&SetAttr {
             mode: Some(mode),
             ..SetAttr::default()
-        })
+        })?;
+        self.attributes_changed(loc);
+        Ok(())
     }
 
     /// chown(2): EPERM unless privileged, or an owner that hands a file to a group of its own.
@@ -108,7 +110,9 @@ impl Vfs {
                 changes.mode = Some(mode & 0o7777 & !drop);
             }
         }
-        loc.inode().set_attr(&changes)
+        loc.inode().set_attr(&changes)?;
+        self.attributes_changed(loc);
+        Ok(())
     }
 
     /// utimensat(2): EACCES or EPERM unless owner (or, for the present time, allowed to write).
@@ -134,7 +138,12 @@ impl Vfs {
             atime,
             mtime,
             ..SetAttr::default()
-        })
+        })?;
+        // The times of a regular file are those of the host file.
+        if loc.kind() != FileType::Regular {
+            self.attributes_changed(loc);
+        }
+        Ok(())
     }
 
     /// truncate(2).

@@ -43,7 +43,10 @@ impl Vfs {
         dir.mount.want_write()?;
         account::note(|| Step::make(dir, cx.root, name));
         match make(dir, name)? {
-            Some(inode) => drop(dir.sb().insert(&guard, name, inode)),
+            Some(inode) => {
+                self.entry_made(&dir.dentry, name, &inode);
+                dir.sb().insert(&guard, name, inode);
+            }
             None => dir.sb().forget_name(&guard, name),
         }
         Ok(())
@@ -128,6 +131,7 @@ impl Vfs {
                 return Err(Errno::EMLINK);
             }
             dir.inode().link(name, src.inode())?;
+            self.entry_made(&dir.dentry, name, src.inode());
             Ok(None)
         })
     }

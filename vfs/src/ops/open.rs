@@ -193,6 +193,7 @@ impl Vfs {
             place: Place::of(loc, cx.root),
             flags,
         });
+        self.entry_opened(loc);
         let OpenedFile { fd, backing } = loc
             .inode()
             .open(flags | libc::O_CLOEXEC | libc::O_NOCTTY, &caller)?;
@@ -290,6 +291,7 @@ impl Vfs {
         let new = perm::new_node(cx.creds, dir.inode(), mode & !cx.umask, FileType::Regular)?;
         account::note(|| Step::make(dir, cx.root, name));
         let inode = dir.inode().create(name, new)?;
+        self.entry_made(&dir.dentry, name, &inode);
         Ok(Location {
             mount: dir.mount.clone(),
             dentry: dir.sb().insert(&guard, name, inode),

@@ -30,6 +30,7 @@ impl Vfs {
         }
         account::note(|| Step::remove(dir, cx.root, name));
         dir.inode().unlink(name)?;
+        self.entry_removed(&dir.dentry, name, &victim);
         dir.sb().removed(&guard, name, &victim);
         drop(guard);
         if let Some(id) = victim.opened() {
@@ -59,6 +60,7 @@ impl Vfs {
         }
         account::note(|| Step::remove(dir, cx.root, name));
         dir.inode().rmdir(name)?;
+        self.entry_removed(&dir.dentry, name, &victim);
         dir.sb().removed(&guard, name, &victim);
         drop(victim_guard);
         Ok(())

@@ -149,6 +149,10 @@ impl Vfs {
                 .inode()
                 .rename(old_name, new_dir.inode(), new_name, flags)?;
             self.renames.fetch_add(1, Ordering::AcqRel);
+            let (from, to) = (&old_dir.dentry, &new_dir.dentry);
+            let exchanged = flags & EXCHANGE != 0;
+            let other = target.as_ref();
+            self.entry_moved((from, old_name), (to, new_name), &source, other, exchanged);
             match &target {
                 Some(target) if flags & EXCHANGE != 0 => sb.exchanged(&source, target),
                 _ => {

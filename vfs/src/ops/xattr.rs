@@ -95,7 +95,9 @@ impl Vfs {
             return Err(Errno::E2BIG);
         }
         may_access(cx, loc, name, perm::WRITE)?;
-        loc.inode().set_xattr(name, value, flags)
+        loc.inode().set_xattr(name, value, flags)?;
+        self.attributes_changed(loc);
+        Ok(())
     }
 
     /// listxattr(2): the names, without `trusted.*` for the unprivileged.
@@ -110,6 +112,8 @@ impl Vfs {
     /// removexattr(2).
     pub fn remove_xattr(&self, cx: &Context, loc: &Location, name: &[u8]) -> Result<()> {
         may_access(cx, loc, name, perm::WRITE)?;
-        loc.inode().remove_xattr(name)
+        loc.inode().remove_xattr(name)?;
+        self.attributes_changed(loc);
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ use super::stack::LowerDir;
 use super::{Layers, address, marks};
 use crate::inode::{Caller, Inode, Layer, OpenedFile};
 use crate::types::*;
+use crate::watch::{Arrival, Budget, Departure, Place};
 
 /// Where a node's lower part is.
 pub(super) enum Origin {
@@ -463,6 +464,39 @@ impl Inode for OverlayInode {
             // Whoever listens on the socket of a lower tree is outside.
             None if self.kind == FileType::Socket => Err(Errno::ECONNREFUSED),
             None => self.top()?.host_path(),
+        }
+    }
+
+    fn watched_path(&self) -> Result<OwnedFd> {
+        /// Larger files are watched where they are, and tell nothing of what is written to their copy.
+        const MOST: u64 = 64 << 20;
+        match self.kind {
+            FileType::Directory => Err(Errno::EOPNOTSUPP),
+            FileType::Regular if self.upper().is_none() && self.attr()?.size <= MOST => {
+                self.copy_up(Data::Keep)?.watched_path()
+            }
+            _ => self.host_path(),
+        }
+    }
+
+    fn arrive(&self, at: &Place, how: Arrival, budget: Option<&Budget>) -> Result<bool> {
+        let upper = match self.upper() {
+            Some(upper) => upper,
+            None if budget.is_some_and(|b| self.attr().is_ok_and(|a| b.take(a.size))) => {
+                self.copy_up(Data::Keep)?
+            }
+            None => return Ok(false),
+        };
+        upper.arrive(at, how, budget)
+    }
+
+    fn depart(&self, from: &Place, how: Departure) -> Result<bool> {
+        self.upper().map_or(Ok(false), |u| u.depart(from, how))
+    }
+
+    fn relocate(&self, from: &Place, to: &Place) {
+        if let Some(upper) = self.upper() {
+            upper.relocate(from, to);
         }
     }
 

@@ -14,6 +14,7 @@ use super::{Shared, now};
 use crate::host_call;
 use crate::inode::{Caller, Inode, OpenedFile};
 use crate::types::*;
+use crate::watch::{Arrival, Budget, Departure, Place};
 
 type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
@@ -533,6 +534,26 @@ impl Inode for TmpInode {
             Data::Regular(content) => Ok(content.open(files, libc::O_PATH, self.times())?.fd),
             Data::Node(serial) => serial.open(files, libc::O_PATH),
             _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn arrive(&self, at: &Place, how: Arrival, _budget: Option<&Budget>) -> Result<bool> {
+        match &self.data {
+            Data::Regular(content) => content.arrive(&self.fs.files, at, how, self.times()),
+            _ => Ok(false),
+        }
+    }
+
+    fn depart(&self, from: &Place, how: Departure) -> Result<bool> {
+        match &self.data {
+            Data::Regular(content) => content.depart(&self.fs.files, from, how),
+            _ => Ok(false),
+        }
+    }
+
+    fn relocate(&self, from: &Place, to: &Place) {
+        if let Data::Regular(content) = &self.data {
+            content.relocate(from, to);
         }
     }
 

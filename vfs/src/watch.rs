@@ -1,0 +1,513 @@
+//! Watches, inotify(7), on directories that no directory of the host stands for: those of a `tmp`, and of
+//! an overlay.
+//!
+//! The kernel tells of what happens to host files. So a watched directory gets a *shadow*: a host
+//! directory in the store in which every entry has a counterpart of the same name. The counterpart of a
+//! regular file is the host file that holds its contents, whose opening, reading, writing and closing the
+//! kernel then sees there; those of others are empty. What the VFS does to the directory's entries it does
+//! to the shadow's, and the kernel makes the events of that, with their cookies and their order.
+//!
+//! A file is watched by having its directory shadowed. Files of an overlay's lower trees are copied up
+//! when their directory is watched, as long as the [`Budget`] lasts.
+//!
+//! Not told: reading a directory, and reading files of a lower tree beyond the budget.
+//!
+//! # Locks
+//!
+//! Entries of a shadow change under the lock of the directory's dentry. `Watches::shadows` is a leaf.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nix::fcntl::{AtFlags, OFlag, RenameFlags};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags};
+use nix::sys::time::TimeSpec;
+use nix::unistd::UnlinkatFlags;
+use parking_lot::Mutex;
+
+use crate::counted::{
+    fchmodat, fstatat, mkdirat, mknodat, openat, renameat2, symlinkat, unlinkat, utimensat,
+};
+use crate::dentry::{Dentry, Super};
+use crate::inode::{DentryPolicy, Inode, NoCaller};
+use crate::mount::Vfs;
+use crate::types::*;
+use crate::walk::Location;
+
+/// Directories watched at most, and entries that one may have when its watch begins; `ENOSPC` beyond.
+const MAX_SHADOWS: usize = 4096;
+const MAX_ENTRIES: usize = 1 << 17;
+
+/// A name in a shadow.
+#[derive(Clone)]
+pub struct Place {
+    shadow: Arc<Shadow>,
+    name: Arc<[u8]>,
+}
+
+impl Place {
+    /// The shadow.
+    pub(crate) fn dir(&self) -> &OwnedFd {
+        &self.shadow.dir
+    }
+
+    /// The name in it.
+    pub(crate) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub(crate) fn is(&self, other: &Place) -> bool {
+        Arc::ptr_eq(&self.shadow, &other.shadow) && self.name == other.name
+    }
+}
+
+/// How the host file of an inode comes to a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It has been there all the time: nobody watches yet.
+    Quiet,
+    /// It is there, among other links: it is about to be opened by this name.
+    Opened,
+    /// As a new name.
+    Made,
+    /// From a directory that is not shadowed, over what may be there.
+    Moved,
+}
+
+/// How it leaves one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// The name is removed; others remain.
+    Removed,
+    /// To a directory that is not shadowed.
+    Moved,
+    /// Something else takes the place, which is not emptied here.
+    Replaced,
+}
+
+/// What may still be copied from lower trees for the sake of watches.
+pub struct Budget {
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Budget {
+    /// Whether a file of this size may be copied; it then counts.
+    pub fn take(&self, size: u64) -> bool {
+        let less = |by: u64| move |n: u64| n.checked_sub(by);
+        let (ok, not) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.files.fetch_update(ok, not, less(1)).is_ok()
+            && self.bytes.fetch_update(ok, not, less(size)).is_ok()
+    }
+}
+
+/// The host directory of a watched one.
+struct Shadow {
+    dir: OwnedFd,
+    /// Its name in the store, which changes when the directory is moved.
+    name: Mutex<String>,
+    /// Keeps the place of the directory in the cache.
+    dentry: Arc<Dentry>,
+    /// Whether files of lower trees have been copied up for it.
+    complete: AtomicBool,
+}
+
+/// All shadows of a tree.
+pub(crate) struct Watches {
+    /// Whether there is any: nothing else is asked otherwise.
+    any: AtomicBool,
+    shadows: Mutex<HashMap<usize, Arc<Shadow>>>,
+    next: AtomicU64,
+    budget: Budget,
+}
+
+impl Watches {
+    pub(crate) fn new() -> Watches {
+        Watches {
+            any: AtomicBool::new(false),
+            shadows: Mutex::default(),
+            next: AtomicU64::new(0),
+            budget: Budget {
+                files: AtomicU64::new(1 << 14),
+                bytes: AtomicU64::new(256 << 20),
+            },
+        }
+    }
+
+    fn of(&self, dir: &Arc<Dentry>) -> Option<Arc<Shadow>> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.shadows.lock().get(&key(dir)).cloned()
+    }
+
+    fn new_name(&self) -> String {
+        format!("w{}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn key(dentry: &Arc<Dentry>) -> usize {
+    Arc::as_ptr(dentry) as usize
+}
+
+impl Shadow {
+    fn place(self: &Arc<Shadow>, name: &[u8]) -> Place {
+        Place {
+            shadow: self.clone(),
+            name: Arc::from(name),
+        }
+    }
+
+    /// Makes an empty counterpart.
+    fn make(&self, name: &[u8], kind: FileType) -> Result<()> {
+        make_empty(&self.dir, name, kind)
+    }
+
+    fn remove(&self, name: &[u8]) -> Result<()> {
+        match unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR) => unlinkat(&self.dir, name, UnlinkatFlags::RemoveDir),
+            other => other,
+        }
+    }
+}
+
+fn make_empty(dir: &OwnedFd, name: &[u8], kind: FileType) -> Result<()> {
+    match kind {
+        FileType::Directory => mkdirat(dir, name, Mode::S_IRWXU),
+        FileType::Symlink => symlinkat("nowhere", dir, name),
+        _ => mknodat(dir, name, SFlag::S_IFREG, Mode::S_IRUSR | Mode::S_IWUSR, 0),
+    }
+}
+
+/// What goes wrong with a shadow costs an event, not the operation that it would have told of.
+fn note(what: &str, result: Result<()>) {
+    if let Err(e) = result {
+        log::debug!("a watched directory: {what}: {e}");
+    }
+}
+
+impl Vfs {
+    /// An `O_PATH` descriptor of the host file or directory that is to be watched for `loc`. `EOPNOTSUPP`
+    /// for what never changes by the guest's doing; `ENOSPC` with too much of it.
+    pub fn watched_path(&self, loc: &Location) -> Result<OwnedFd> {
+        let is_dir = loc.kind() == FileType::Directory;
+        let exclusive = loc.sb().fs().dentry_policy() != DentryPolicy::Never;
+        match loc.inode().watched_path() {
+            Err(Errno::EOPNOTSUPP | Errno::ECONNREFUSED) if is_dir && exclusive => {
+                let shadow = self.shadow(loc.sb(), &loc.dentry, true)?;
+                crate::host_call::o_path(&shadow.dir)
+            }
+            Err(e) => Err(e),
+            Ok(fd) if is_dir => Ok(fd),
+            Ok(fd) => {
+                let parent = loc.dentry.parent().filter(|_| !loc.dentry.is_deleted());
+                if let Some(parent) = parent.filter(|_| exclusive)
+                    && parent.inode().watched_path().is_err()
+                {
+                    self.shadow(loc.sb(), &parent, false)?;
+                }
+                Ok(fd)
+            }
+        }
+    }
+
+    /// The shadow of a directory, made now if there is none. `complete`: events of files of lower trees
+    /// are wanted.
+    fn shadow(&self, sb: &Arc<Super>, dir: &Arc<Dentry>, complete: bool) -> Result<Arc<Shadow>> {
+        let guard = dir.lock();
+        let known = self.watches.of(dir);
+        if let Some(shadow) = &known
+            && (!complete || shadow.complete.load(Ordering::Relaxed))
+        {
+            return Ok(shadow.clone());
+        }
+        if dir.is_dead() {
+            return Err(Errno::ENOENT);
+        }
+        let shadow = match known {
+            Some(shadow) => shadow,
+            None => self.new_shadow(dir)?,
+        };
+        let mut names = Vec::new();
+        dir.inode().read_dir(0, &NoCaller, &mut |e| {
+            names.push(e.name);
+            names.len() <= MAX_ENTRIES
+        })?;
+        if names.len() > MAX_ENTRIES {
+            self.forget(&shadow);
+            return Err(Errno::ENOSPC);
+        }
+        for name in &names {
+            if let Some(child) = sb.lookup_locked(&guard, name, &NoCaller)? {
+                self.fill(&shadow, name, &child, complete)?;
+            }
+        }
+        shadow.complete.store(complete, Ordering::Relaxed);
+        let mut shadows = self.watches.shadows.lock();
+        shadows.insert(key(dir), shadow.clone());
+        self.watches.any.store(true, Ordering::Release);
+        Ok(shadow)
+    }
+
+    fn new_shadow(&self, dir: &Arc<Dentry>) -> Result<Arc<Shadow>> {
+        if self.watches.shadows.lock().len() >= MAX_SHADOWS {
+            return Err(Errno::ENOSPC);
+        }
+        let (files, name) = (&self.store().files, self.watches.new_name());
+        mkdirat(files, name.as_str(), Mode::S_IRWXU)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = openat(files, name.as_str(), flags, Mode::empty())?;
+        Ok(Arc::new(Shadow {
+            dir: opened,
+            name: Mutex::new(name),
+            dentry: dir.clone(),
+            complete: AtomicBool::new(false),
+        }))
+    }
+
+    /// Makes the counterpart of an entry of a directory that nobody watches yet.
+    fn fill(
+        &self,
+        shadow: &Arc<Shadow>,
+        name: &[u8],
+        child: &Arc<Dentry>,
+        complete: bool,
+    ) -> Result<()> {
+        let budget = complete.then_some(&self.watches.budget);
+        let place = shadow.place(name);
+        if child.kind() == FileType::Regular
+            && child.inode().arrive(&place, Arrival::Quiet, budget)?
+        {
+            return Ok(());
+        }
+        match shadow.make(name, child.kind()) {
+            Err(Errno::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Drops the shadow of a directory that is gone.
+    fn forget(&self, shadow: &Arc<Shadow>) {
+        self.watches.shadows.lock().remove(&key(&shadow.dentry));
+        let name = shadow.name.lock().clone();
+        let removed = unlinkat(&self.store().files, name.as_str(), UnlinkatFlags::RemoveDir);
+        note("removing its shadow", removed);
+    }
+
+    /// `name` of `dir` has been made and leads to `inode`. The caller holds the lock of the directory.
+    pub(crate) fn entry_made(&self, dir: &Arc<Dentry>, name: &[u8], inode: &Arc<dyn Inode>) {
+        let Some(shadow) = self.watches.of(dir) else {
+            return;
+        };
+        let arrived = match inode.kind() {
+            FileType::Regular => inode.arrive(&shadow.place(name), Arrival::Made, None),
+            _ => Ok(false),
+        };
+        let made = match arrived {
+            Ok(true) => Ok(()),
+            Ok(false) => shadow.make(name, inode.kind()),
+            Err(e) => Err(e),
+        };
+        note("a new entry", made);
+    }
+
+    /// A file is about to be opened by this name.
+    pub(crate) fn entry_opened(&self, loc: &Location) {
+        if !self.watches.any.load(Ordering::Acquire) || loc.kind() != FileType::Regular {
+            return;
+        }
+        let (parent, name) = loc.dentry.parent_and_name();
+        let shadow = parent.filter(|_| !loc.dentry.is_deleted());
+        if let Some(shadow) = shadow.and_then(|p| self.watches.of(&p)) {
+            let place = shadow.place(&name);
+            let opened = loc.inode().arrive(&place, Arrival::Opened, None);
+            note("an opened file", opened.map(drop));
+        }
+    }
+
+    /// `name` of `dir`, which led to `victim`, has been removed. Locks as for [`Vfs::entry_made`].
+    pub(crate) fn entry_removed(&self, dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) {
+        // The kernel tells of the directory's own end first (`d_delete_notify()`).
+        if let Some(own) = self.watches.of(victim) {
+            self.forget(&own);
+        }
+        if let Some(shadow) = self.watches.of(dir) {
+            let place = shadow.place(name);
+            let left = victim.inode().depart(&place, Departure::Removed);
+            let removed = left.and_then(|left| match left {
+                true => Ok(()),
+                false => shadow.remove(name),
+            });
+            note("a removed entry", removed);
+        }
+    }
+
+    /// An entry has been renamed; `target` is what was replaced, or what it was exchanged with. Locks as
+    /// for [`Vfs::entry_made`].
+    pub(crate) fn entry_moved(
+        &self,
+        (old_dir, old): (&Arc<Dentry>, &[u8]),
+        (new_dir, new): (&Arc<Dentry>, &[u8]),
+        source: &Arc<Dentry>,
+        target: Option<&Arc<Dentry>>,
+        exchanged: bool,
+    ) {
+        if !self.watches.any.load(Ordering::Acquire) {
+            return;
+        }
+        let from = self.watches.of(old_dir).map(|s| s.place(old));
+        let to = self.watches.of(new_dir).map(|s| s.place(new));
+        let moved = match (from, to, target.filter(|_| exchanged)) {
+            (None, None, _) => Ok(()),
+            (Some(from), Some(to), other) => self.move_within(&from, &to, source, target, other),
+            (Some(from), None, None) => self.move_out(&from, source),
+            (None, Some(to), None) => self.move_in(&to, source, target),
+            (Some(at), None, Some(other)) => self
+                .move_out(&at, source)
+                .and_then(|()| self.move_in(&at, other, None)),
+            (None, Some(at), Some(other)) => self
+                .move_out(&at, other)
+                .and_then(|()| self.move_in(&at, source, None)),
+        };
+        note("a renamed entry", moved);
+        self.moved_itself(source);
+        match target {
+            Some(target) if exchanged => self.moved_itself(target),
+            Some(target) => {
+                if let Some(own) = self.watches.of(target) {
+                    self.forget(&own);
+                }
+            }
+            None => (),
+        }
+    }
+
+    fn move_within(
+        &self,
+        from: &Place,
+        to: &Place,
+        source: &Arc<Dentry>,
+        target: Option<&Arc<Dentry>>,
+        exchanged: Option<&Arc<Dentry>>,
+    ) -> Result<()> {
+        if let Some(other) = exchanged {
+            let flags = RenameFlags::RENAME_EXCHANGE;
+            renameat2(from.dir(), from.name(), to.dir(), to.name(), flags)?;
+            other.inode().relocate(to, from);
+        } else {
+            if let Some(target) = target {
+                target.inode().depart(to, Departure::Replaced)?;
+            }
+            renameat2(
+                from.dir(),
+                from.name(),
+                to.dir(),
+                to.name(),
+                RenameFlags::empty(),
+            )?;
+        }
+        source.inode().relocate(from, to);
+        Ok(())
+    }
+
+    fn move_out(&self, from: &Place, source: &Arc<Dentry>) -> Result<()> {
+        if source.inode().depart(from, Departure::Moved)? {
+            return Ok(());
+        }
+        let (files, name) = (&self.store().files, self.watches.new_name());
+        renameat2(
+            from.dir(),
+            from.name(),
+            files,
+            name.as_str(),
+            RenameFlags::empty(),
+        )?;
+        let how = match source.kind() {
+            FileType::Directory => UnlinkatFlags::RemoveDir,
+            _ => UnlinkatFlags::NoRemoveDir,
+        };
+        unlinkat(files, name.as_str(), how)
+    }
+
+    fn move_in(
+        &self,
+        to: &Place,
+        source: &Arc<Dentry>,
+        target: Option<&Arc<Dentry>>,
+    ) -> Result<()> {
+        if let Some(target) = target {
+            target.inode().depart(to, Departure::Replaced)?;
+        }
+        let kind = source.kind();
+        if kind == FileType::Regular && source.inode().arrive(to, Arrival::Moved, None)? {
+            return Ok(());
+        }
+        let (files, name) = (&self.store().files, self.watches.new_name());
+        make_empty(files, name.as_bytes(), kind)?;
+        renameat2(
+            files,
+            name.as_str(),
+            to.dir(),
+            to.name(),
+            RenameFlags::empty(),
+        )
+    }
+
+    /// A watched directory has been moved.
+    fn moved_itself(&self, dentry: &Arc<Dentry>) {
+        let Some(own) = self.watches.of(dentry) else {
+            return;
+        };
+        let (files, new) = (&self.store().files, self.watches.new_name());
+        let mut name = own.name.lock();
+        match renameat2(
+            files,
+            name.as_str(),
+            files,
+            new.as_str(),
+            RenameFlags::empty(),
+        ) {
+            Ok(()) => *name = new,
+            Err(e) => note("moving its shadow", Err(e)),
+        }
+    }
+
+    /// Attributes of `loc` have changed that the host file behind it does not share.
+    pub(crate) fn attributes_changed(&self, loc: &Location) {
+        if !self.watches.any.load(Ordering::Acquire) {
+            return;
+        }
+        let (parent, name) = loc.dentry.parent_and_name();
+        let shadow = parent.filter(|_| !loc.dentry.is_deleted());
+        if let Some(shadow) = shadow.and_then(|p| self.watches.of(&p)) {
+            note("changed attributes", touch(&shadow.dir, &name, loc.kind()));
+        }
+        if let Some(own) = self.watches.of(&loc.dentry) {
+            let path = crate::host_call::proc_fd(own.dir.as_raw_fd());
+            let touched = fchmodat(
+                nix::fcntl::AT_FDCWD,
+                path.as_str(),
+                Mode::S_IRWXU,
+                FchmodatFlags::FollowSymlink,
+            );
+            note("changed attributes", touched);
+        }
+    }
+}
+
+/// Changes an attribute of a counterpart without any effect.
+fn touch(dir: &OwnedFd, name: &[u8], kind: FileType) -> Result<()> {
+    match kind {
+        FileType::Symlink => {
+            let (now, no) = (TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink);
+            utimensat(dir, name, &now, &now, no)
+        }
+        _ => {
+            let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let mode = Mode::from_bits_truncate(stat.st_mode & 0o777);
+            fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink)
+        }
+    }
+}
