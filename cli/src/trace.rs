@@ -252,7 +252,7 @@ pub fn main(options: &Options) -> Result<u8> {
         explain: options.explain,
         fast: options.fast,
         first: args.map(|a| a.as_bytes().to_vec()).collect(),
-        variables: config.env.len(),
+        variables: config.env.iter().map(|v| v.as_bytes().to_vec()).collect(),
     };
     if options.explain {
         duet_vfs::account::keep();

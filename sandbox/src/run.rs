@@ -272,7 +272,7 @@ fn supervise(
         sockets: Default::default(),
     });
     if let Some(observer) = watching {
-        let look = Look::new(kernel.vfs.clone(), processes.clone());
+        let look = Look::new(kernel.clone());
         observer.begins(Arc::new(look), &path);
     }
     workers::spawn("duet-deaths", move || processes.watch_deaths())?;

@@ -49,6 +49,18 @@ const VARYING: &[(&str, &str)] = &[
     (r"(sin_port=htons\()(3[2-9]|[456]\d)\d{3}\)", "${1}N)"),
     (r"(left \{tv_sec=0, tv_[nu]sec=)\d+", "${1}N"),
     (r"left \{tv_sec=0, N\}", "left {tv_sec=0, tv_usec=N}"),
+    // Numbers of inodes and ports, and those peers of Unix sockets that only a question to the kernel tells.
+    (
+        r"((?:pipe|socket|TCP|TCPv6|UDP|UDPv6|NETLINK):\[)\d+\]",
+        "${1}N]",
+    ),
+    (
+        r#"UNIX(?:-STREAM)?:\[\d+(?:->\d+)?(?:,"[^"]*")?\]"#,
+        "UNIX:[N]",
+    ),
+    (r"(127\.0\.0\.1:)(3[2-9]|[456]\d)\d{3}\b", "${1}N"),
+    (r"</proc/\d+>", "</proc/PID>"),
+    (r"(ru_[a-z]+=)\d+", "${1}N"),
     // Random bytes.
     (r#"(^getrandom\()"[^"]*""#, "${1}BYTES"),
     (r"(\\x[0-9a-f]{2})+", "BYTES"),
@@ -201,6 +213,13 @@ fn real_programs_as_strace_has_them() {
     let mut unknown = Vec::new();
     let only = std::env::var("DUET_TEST_PROGRAM").ok();
     for (name, words) in &programs {
+        // Whole structures of some, and the paths of their descriptors.
+        let (native_options, layer_options): (&[&str], &[&str]) = match *name {
+            "times" | "process" => (&["-v"], &["--no-abbrev"]),
+            "files" | "polls" => (&["-y"], &["-y"]),
+            "network" => (&["-yy"], &["-yy"]),
+            _ => (&[], &[]),
+        };
         if only.as_ref().is_some_and(|o| o != name)
             || host_tool(words[0]).is_none() && words[0] != traced
         {
@@ -232,18 +251,23 @@ fn real_programs_as_strace_has_them() {
             let output = command_output(command, b"");
             (output.stdout, output.status)
         };
-        let native = run(&strace, &["-ff", "-o"], "theirs");
+        let native = run(
+            &strace,
+            &[native_options, &["-ff", "-o"]].concat(),
+            "theirs",
+        );
+        let options = [
+            "trace",
+            "--host-root",
+            "--env-host",
+            "--hostname",
+            &host,
+            "-ff",
+            "-o",
+        ];
         let layer = run(
             duet(),
-            &[
-                "trace",
-                "--host-root",
-                "--env-host",
-                "--hostname",
-                &host,
-                "-ff",
-                "-o",
-            ],
+            &[&options[..1], layer_options, &options[1..]].concat(),
             "ours",
         );
         assert_eq!(native.1, layer.1, "{name}: status");

@@ -14,6 +14,7 @@ pub mod decode;
 pub mod explain;
 pub mod filter;
 pub mod format;
+mod full;
 pub mod json;
 mod messages;
 pub mod output;
@@ -26,6 +27,7 @@ mod shapes;
 pub mod signals;
 mod special;
 pub mod structs;
+mod terminals;
 mod text;
 
 pub use result::errno_text;

@@ -81,8 +81,8 @@ pub struct Settings {
     pub fast: bool,
     /// The first program's arguments, its name as given the first of them; its `execve` is Duet's own.
     pub first: Vec<Vec<u8>>,
-    /// How many variables it has.
-    pub variables: usize,
+    /// Its environment.
+    pub variables: Vec<Vec<u8>>,
 }
 
 /// A call that a thread is in and that is shown.

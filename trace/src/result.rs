@@ -78,7 +78,7 @@ impl Decoder<'_> {
                 let mut first = true;
                 for (i, name) in [(1, "in"), (2, "out"), (3, "except")] {
                     let mut set = String::new();
-                    m.fd_set(&mut set, self.arg(i), self.arg(0));
+                    m.fd_numbers(&mut set, self.arg(i), self.arg(0));
                     if self.arg(i) != 0 && set != "[]" {
                         separate(out, &mut first, ", ");
                         let _ = write!(out, "{name} {set}");

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use duet_syscalls::table::{Set, Struct};
 
+use crate::full;
 use crate::sets;
 use crate::signals::{sigaction, siginfo, sigset};
 use crate::structs::{Fields, Memory};
@@ -20,7 +21,13 @@ impl Memory<'_> {
             Struct::U32 => write!(out, "[{}]", f.u32(0)),
             Struct::Gids => write!(out, "{}", f.i32(0)),
             Struct::I64 | Struct::U64 => write!(out, "[{}]", f.i64(0)),
-            Struct::FdPair => write!(out, "[{}, {}]", f.i32(0), f.i32(4)),
+            Struct::FdPair => {
+                out.push('[');
+                self.fd(out, f.i32(0));
+                out.push_str(", ");
+                self.fd(out, f.i32(4));
+                write!(out, "]")
+            }
             Struct::Timespec => return pair(out, 0, "nsec"),
             Struct::Timeval => return pair(out, 0, "usec"),
             Struct::TimespecPair | Struct::TimevalPair => {
@@ -77,6 +84,9 @@ impl Memory<'_> {
                 }
             }
             Struct::Sigaction => return sigaction(out, &f),
+            Struct::Stat if self.full => return full::stat(out, &f),
+            Struct::Statx if self.full => return full::statx(out, &f),
+            Struct::Utsname if self.full => return full::utsname(out, &f),
             Struct::Stat => {
                 out.push_str("{st_mode=");
                 mode(out, f.u32(24));
@@ -172,7 +182,12 @@ impl Memory<'_> {
                 pair(out, 0, "usec");
                 out.push_str(", ru_stime=");
                 pair(out, 16, "usec");
-                write!(out, ", ...}}")
+                if self.full {
+                    full::usage(out, &f);
+                } else {
+                    out.push_str(", ...");
+                }
+                write!(out, "}}")
             }
             Struct::Stack => {
                 out.push_str("{ss_sp=");

@@ -9,6 +9,7 @@ use crate::sets;
 use crate::shapes::open_flags;
 use crate::signals::sigset;
 use crate::structs::Fields;
+use crate::terminals;
 use crate::text::{address, flags, hex, one};
 
 impl Decoder<'_> {
@@ -45,6 +46,12 @@ impl Decoder<'_> {
             }
             ("rseq", 1 | 3) => {
                 hex(out, u64::from(value as u32));
+                Some(true)
+            }
+            ("execve" | "execveat", _)
+                if m.full && self.row.args.get(i).is_some_and(|a| a.name == "envp") =>
+            {
+                m.strings(out, value);
                 Some(true)
             }
             ("execve" | "execveat", _)
@@ -274,18 +281,8 @@ impl Decoder<'_> {
             libc::TCGETS | libc::TCSETS | libc::TCSETSW | libc::TCSETSF
                 if ok || self.arg(1) != libc::TCGETS =>
             {
-                match m.read(value, 36) {
-                    Some(b) => {
-                        let f = Fields(&b);
-                        let _ = write!(
-                            out,
-                            "{{c_iflag={:#x}, c_oflag={:#x}, c_cflag={:#x}, c_lflag={:#x}, ...}}",
-                            f.u32(0),
-                            f.u32(4),
-                            f.u32(8),
-                            f.u32(12)
-                        );
-                    }
+                match m.read(value, terminals::SIZE) {
+                    Some(b) => terminals::termios(out, &Fields(&b), m.full),
                     None => address(out, value),
                 }
             }

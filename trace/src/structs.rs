@@ -22,6 +22,12 @@ impl Fields<'_> {
         part.and_then(|p| p.try_into().ok()).unwrap_or([0; N])
     }
 
+    /// 8 bits.
+    pub fn byte(&self, at: usize) -> u8 {
+        let [byte] = self.bytes(at);
+        byte
+    }
+
     /// 16 bits.
     pub fn u16(&self, at: usize) -> u16 {
         u16::from_le_bytes(self.bytes(at))
@@ -87,7 +93,7 @@ pub fn size(what: Struct) -> Option<usize> {
     })
 }
 
-/// Says what a descriptor of a thread is, as the guest sees it, with nothing to escape.
+/// Says what a descriptor of a thread is, as the guest sees it, between `<` and `>`.
 pub type NameOf<'a> = &'a dyn Fn(Tid, i32) -> Option<String>;
 
 /// What is shown of guest memory, and how much of it.
@@ -112,9 +118,7 @@ impl Memory<'_> {
             let _ = write!(out, "{fd}");
         }
         if let Some(name) = self.name_of.and_then(|name_of| name_of(self.tid, fd)) {
-            out.push('<');
             out.push_str(&name);
-            out.push('>');
         }
     }
 
@@ -288,6 +292,15 @@ impl Memory<'_> {
         });
     }
 
+    /// `nfds` bits of an `fd_set`, by number only.
+    pub fn fd_numbers(&self, out: &mut String, addr: u64, nfds: u64) {
+        let plain = Memory {
+            name_of: None,
+            ..*self
+        };
+        plain.fd_set(out, addr, nfds);
+    }
+
     /// `nfds` bits of an `fd_set`.
     pub fn fd_set(&self, out: &mut String, addr: u64, nfds: u64) {
         let nfds = nfds.min(1024) as usize;
@@ -298,7 +311,7 @@ impl Memory<'_> {
         let mut first = true;
         for fd in (0..nfds).filter(|fd| bytes.get(fd / 8).is_some_and(|b| b >> (fd % 8) & 1 == 1)) {
             separate(out, &mut first, " ");
-            let _ = write!(out, "{fd}");
+            self.fd(out, fd as i32);
         }
         out.push(']');
     }

@@ -12,22 +12,27 @@ impl Recorder {
     /// What descriptor `fd` is.
     fn name_of(&self, tid: Tid, fd: i32) -> Option<String> {
         let names = self.names.get()?;
-        let mut out = String::new();
+        let mut out = String::from("<");
         if fd == libc::AT_FDCWD {
             text::named(&mut out, &names.directory(tid)?);
+            out.push('>');
             return Some(out);
         }
         let details = match self.settings.naming {
             Naming::Details => names.details(tid, fd).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let details = String::from_utf8_lossy(&details).into_owned();
+        let details = String::from_utf8_lossy(&details);
         if !details.is_empty() && !details.starts_with('<') {
-            return Some(details);
+            return Some(format!("<{details}>"));
         }
-        text::named(&mut out, &names.descriptor(tid, fd)?);
-        out.push_str(&details);
-        Some(out)
+        let name = names.descriptor(tid, fd)?;
+        let (name, deleted) = match name.strip_suffix(b" (deleted)") {
+            Some(name) => (name, "(deleted)"),
+            None => (&name[..], ""),
+        };
+        text::named(&mut out, name);
+        Some(format!("{out}{details}>{deleted}"))
     }
 
     /// Gives `work` what decodes a call; `before`: what [`Decoder::before`] found at its entry.

@@ -51,6 +51,14 @@ impl Recorder {
         if filter.by_path() && !filter.shows_path(program) {
             return;
         }
+        let variables = &self.settings.variables;
+        let environment = match self.settings.full {
+            true => {
+                let all: Vec<String> = variables.iter().map(|v| quoted(v)).collect();
+                format!("[{}]", all.join(", "))
+            }
+            false => format!("/* {} vars */", variables.len()),
+        };
         let args_text: Vec<String> = args.iter().map(|a| quoted(a)).collect();
         let mut shown = Args::default();
         let pieces = [
@@ -60,7 +68,7 @@ impl Recorder {
                 out
             },
             format!("[{}]", args_text.join(", ")),
-            format!("/* {} vars */", self.settings.variables),
+            environment,
         ];
         for (i, piece) in pieces.iter().enumerate() {
             shown.add(i, "", |out| {
