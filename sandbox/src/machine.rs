@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use duet_vm::kernel;
+use duet_vm::passt::Forward;
 use duet_vm::session::{self, Run};
 use duet_vm_protocol::Start;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
-use crate::config::{Config, Network, Tree};
+use crate::config::{Config, Network, Port, Protocol, Tree};
 use crate::error::{Error, Result};
 use crate::tree::{self, Interfaces};
 use crate::{init, namespaces, run as layer};
@@ -39,11 +40,13 @@ const LEAST_MEMORY: u64 = 96 << 20;
 
 /// Runs the program to its end in a machine. `began`: when the command did, for the timings.
 pub fn run(config: &Config, options: &Options, began: Instant) -> Result<Outcome> {
-    let network = match &config.network {
-        Network::None => false,
-        Network::User(ports) if ports.is_empty() => true,
-        Network::User(_) => return Err(unsupported("--publish")),
-        Network::Host => return Err(unsupported("--network host")),
+    let (network, ports) = match &config.network {
+        Network::None => (false, &[][..]),
+        Network::User(ports) => (true, &ports[..]),
+        Network::Host => {
+            let text = "--network host is not to be had with --mode vm; --network user is";
+            return Err(Error::Failed(text.into()));
+        }
     };
     let memory = config.limits.memory.unwrap_or(MEMORY);
     if memory < LEAST_MEMORY {
@@ -86,15 +89,19 @@ pub fn run(config: &Config, options: &Options, began: Instant) -> Result<Outcome
         console: options.console,
         monitor: options.monitor,
         timeout: config.limits.timeout,
+        forwards: ports.iter().map(forward).collect(),
         began,
     };
     session::run(run).map_err(convert)
 }
 
-fn unsupported(option: &str) -> Error {
-    Error::Failed(format!(
-        "{option} is not to be had with --mode vm; --network user is"
-    ))
+fn forward(port: &Port) -> Forward {
+    Forward {
+        address: port.address,
+        host: port.host,
+        guest: port.guest,
+        udp: port.protocol == Protocol::Udp,
+    }
 }
 
 fn convert(e: duet_vm::Error) -> Error {

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use duet_tests::{Toolchain, duet_command, guest, host_tool, skip};
+use duet_tests::{
+    MACHINE_LIMIT, Toolchain, duet_command, guest, host_tool, kernel_cache, machine_possible, skip,
+};
 use nix::pty::{Winsize, openpty};
 
 /// A program on a terminal of its own.
@@ -17,6 +19,8 @@ struct Session {
     slave: OwnedFd,
     child: Child,
     seen: String,
+    /// How long to wait for what is expected.
+    patience: Duration,
 }
 
 impl Session {
@@ -52,6 +56,7 @@ impl Session {
             slave: pty.slave,
             child,
             seen: String::new(),
+            patience: Duration::from_secs(20),
         }
     }
 
@@ -64,7 +69,11 @@ impl Session {
         options.extend(["-e", "PS1=$ ", "-w", "/tmp"]);
         let mut command = duet_command(&options);
         command.arg(busybox).arg("sh");
+        command.env("XDG_CACHE_HOME", kernel_cache());
         let mut session = Session::start(command);
+        if options.contains(&"vm") {
+            session.patience = MACHINE_LIMIT;
+        }
         session.expect("$ ");
         Some(session)
     }
@@ -76,7 +85,7 @@ impl Session {
     /// Waits until the terminal shows `text`, and forgets all up to it.
     #[track_caller]
     fn expect(&mut self, text: &str) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + self.patience;
         loop {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());
@@ -109,7 +118,7 @@ impl Session {
 
     #[track_caller]
     fn end(mut self, status: i32) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + self.patience;
         loop {
             if let Some(ended) = self.child.try_wait().unwrap() {
                 assert_eq!(ended.code(), Some(status));
@@ -238,6 +247,48 @@ fn window_size() {
     s.run("stty size", "40 100\r\n");
     s.send("exit\n");
     s.end(0);
+}
+
+/// A machine of its own has a terminal of its own, which the caller's is connected to.
+#[test]
+fn a_machines_terminal() {
+    let test = "a_machines_terminal";
+    if !machine_possible(test) {
+        return;
+    }
+    let Some(mut s) = Session::shell(test, &["--mode", "vm"]) else {
+        return;
+    };
+    s.run("tty; echo $((6*7))", "42\r\n");
+    s.run("stty size", "24 80\r\n");
+    s.run("trap 'stty size' WINCH; echo set", "set\r\n");
+    let size = Winsize {
+        ws_row: 40,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one `Winsize`, which lives through the call.
+    let result = unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    assert_eq!(result, 0);
+    s.run(
+        "until stty size | grep 100; do sleep 0.1; done",
+        "40 100\r\n",
+    );
+    s.send("trap - WINCH; echo slee''ps; sleep 100; echo status $?\n");
+    s.expect("\r\nsleeps\r\n");
+    s.send("\x03");
+    s.expect("$ ");
+    s.send("echo c''at; cat\n");
+    s.expect("\r\ncat\r\n");
+    s.send("typed\n");
+    s.expect("typed\r\ntyped\r\n");
+    s.send("\x1a");
+    s.expect("Stopped");
+    s.expect("$ ");
+    s.run("kill %1; wait; stty -a | grep -c ' icanon'", "1\r\n");
+    s.send("exit 5\n");
+    s.end(5);
 }
 
 #[test]

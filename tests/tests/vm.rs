@@ -1,7 +1,11 @@
 //! The VM mode: guests print the same natively and on a kernel of their own; options and exit statuses
 //! are those of the layer. Needs QEMU and a kernel, which `duet kernel fetch` gets through apt.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use duet_tests::{
     MACHINE_LIMIT, Output, Toolchain, assert_same, command_output, command_output_within,
@@ -76,6 +80,9 @@ guests! {
     signals: "signals" Static;
     inet: "inet" Static;
     pty: "pty" Static;
+    exec: "exec" Static;
+    procfs: "procfs" Static;
+    system: "system" Static;
 }
 
 #[test]
@@ -195,4 +202,62 @@ fn what_cannot_be_run_is_said_before_a_machine_starts() {
     fails(&["--kernel", "/none"], &program, 125, "neither a kernel");
     let output = vm(&["--timeout", "0.5"], &program, &["sleep", "60"], b"");
     assert_eq!(output.status, 124, "{output:?}");
+}
+
+#[test]
+fn a_network_with_published_ports() {
+    let test = "vm a_network_with_published_ports";
+    let Some(program) = busybox(test) else {
+        return;
+    };
+    if host_tool("passt").is_none() {
+        return skip(test, "no passt (package passt)");
+    }
+    // One of the host's, which must not be reached, and one that is free.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let hosts = listener.local_addr().unwrap().port();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let publish = format!("127.0.0.1:{port}:80");
+    let mut command = duet_command(&["--mode", "vm", "-p", &publish, "--timeout", "100"]);
+    let script = format!(
+        "ip -o -4 addr show eth0 | grep -o '10[0-9.]*/24'; cat /etc/resolv.conf
+         nc -w 2 10.0.2.2 {hosts} 2>/dev/null || echo closed; echo answer | nc -l -p 80"
+    );
+    command.arg(&program).args(["sh", "-c", &script]);
+    command.env("XDG_CACHE_HOME", kernel_cache());
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + MACHINE_LIMIT;
+    let mut text = String::new();
+    // Until it listens, the connection is accepted and ends at once, or is refused.
+    while text.is_empty() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+        if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            let _ = stream.write_all(b"question\n");
+            let _ = stream.read_to_string(&mut text);
+        }
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(text, "answer\n");
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        seen,
+        "10.0.2.100/24\nnameserver 10.0.2.3\nclosed\nquestion\n"
+    );
+    listener.set_nonblocking(true).unwrap();
+    assert!(
+        listener.accept().is_err(),
+        "a connection came out of the machine"
+    );
+    // A port that is taken, and no network program.
+    let taken = format!("127.0.0.1:{hosts}:80");
+    let output = vm(&["-p", &taken], &program, &["true"], b"");
+    assert_eq!(output.status, 125, "{output:?}");
+    assert!(output.stderr.contains(&hosts.to_string()), "{output:?}");
 }

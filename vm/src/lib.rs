@@ -20,6 +20,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod machine;
 pub mod monitor;
+pub mod passt;
 pub mod qemu;
 pub mod session;
 pub mod vhost;

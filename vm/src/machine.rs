@@ -45,8 +45,8 @@ pub struct Machine {
     pub ports: Vec<Port>,
     /// Where the bytes of the first serial port go. They are read at once.
     pub serial: UnixStream,
-    /// Whether there is a network device, with a user-mode network behind it.
-    pub network: bool,
+    /// The link of the network device, if there is one ([`crate::passt`]).
+    pub network: Option<UnixStream>,
 }
 
 /// One port of the virtio-console: a stream of bytes in both directions.

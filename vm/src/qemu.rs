@@ -57,6 +57,7 @@ pub fn start(machine: Machine) -> Result<Qemu> {
     let streams = machine.ports.iter().map(|p| p.stream.as_raw_fd());
     let mut passed: Vec<RawFd> = streams.collect();
     passed.extend([machine.serial.as_raw_fd(), machine.initramfs.as_raw_fd()]);
+    passed.extend(machine.network.as_ref().map(AsRawFd::as_raw_fd));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -161,8 +162,11 @@ fn arguments(machine: &Machine, root: &Path) -> Vec<String> {
             ),
         );
     }
-    if machine.network {
-        add("netdev", "user,id=net".into());
+    if let Some(link) = &machine.network {
+        add(
+            "netdev",
+            format!("stream,id=net,addr.type=fd,addr.str={}", link.as_raw_fd()),
+        );
         add("device", "virtio-net-device,netdev=net".into());
     }
     // Its own filter of system calls.

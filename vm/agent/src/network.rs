@@ -6,17 +6,14 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use duet_vm_protocol::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::{Named, Step};
 
-/// Addresses of QEMU's user-mode network ("Using the user mode network stack" of its manual).
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+const MASK: Ipv4Addr = Ipv4Addr::from_bits(!0 << (32 - PREFIX));
 
 /// Brings up the loopback device, and with `card` the network card and the way out.
 pub fn up(card: bool) -> Step<()> {

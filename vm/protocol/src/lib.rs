@@ -15,6 +15,8 @@
 //! error, and nothing is allocated by a length that was only announced.
 #![forbid(unsafe_code)]
 
+pub mod network;
+
 use std::io::{self, ErrorKind, Read, Write};
 
 use serde::de::DeserializeOwned;

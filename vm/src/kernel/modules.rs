@@ -39,11 +39,12 @@ impl Role {
 }
 
 /// What a guest needs, if the kernel does not have it built in.
-const WANTED: [(&str, Role); 4] = [
+const WANTED: [(&str, Role); 5] = [
     ("virtio_mmio", Role::Base),
     ("virtio_console", Role::Base),
     ("virtiofs", Role::Base),
     ("virtio_net", Role::Network),
+    ("overlay", Role::Base),
 ];
 
 /// A module to load.

@@ -27,6 +27,7 @@ use crate::host::{self, TscSample};
 use crate::initramfs;
 use crate::kernel::Kernel;
 use crate::machine::{Choice, End, Machine, Port, ROOT_TAG, Running, Work};
+use crate::passt::{self, Forward};
 use crate::{monitor, qemu};
 use console::Console;
 use events::{Event, Events};
@@ -54,6 +55,8 @@ pub struct Run {
     pub console: bool,
     /// Time after which the machine is stopped.
     pub timeout: Option<Duration>,
+    /// Ports of the host that lead to the guest's, where it has a network.
+    pub forwards: Vec<Forward>,
     /// When the command began, for the timings.
     pub began: Instant,
 }
@@ -88,10 +91,14 @@ pub fn run(run: Run) -> Result<Outcome> {
     let deadline = run.timeout.and_then(|t| Instant::now().checked_add(t));
     let tsc = TscSample::take();
     let signals = host::block_signals().map_err(|e| Error::step("blocking signals", e))?;
-    let network = run.start.network;
+    let network = match run.start.network {
+        true => Some(passt::start(&run.forwards)?),
+        false => None,
+    };
+    let has_network = network.is_some();
     let (initramfs, chosen) = std::thread::scope(|scope| {
-        let chosen = scope.spawn(|| choose(run.monitor, network));
-        let initramfs = initramfs::build(&run.kernel, network);
+        let chosen = scope.spawn(|| choose(run.monitor, has_network));
+        let initramfs = initramfs::build(&run.kernel, has_network);
         // It does not panic; if it did, QEMU would do.
         (initramfs, chosen.join().unwrap_or(Choice::Qemu))
     });
