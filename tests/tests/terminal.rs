@@ -277,10 +277,13 @@ fn a_machines_terminal() {
     );
     s.send("trap - WINCH; echo slee''ps; sleep 100; echo status $?\n");
     s.expect("\r\nsleeps\r\n");
+    // Until it has started, the shell has the keys.
+    std::thread::sleep(Duration::from_secs(1));
     s.send("\x03");
     s.expect("$ ");
     s.send("echo c''at; cat\n");
     s.expect("\r\ncat\r\n");
+    std::thread::sleep(Duration::from_secs(1));
     s.send("typed\n");
     s.expect("typed\r\ntyped\r\n");
     s.send("\x1a");
