@@ -271,10 +271,9 @@ fn a_machines_terminal() {
     // SAFETY: TIOCSWINSZ reads one `Winsize`, which lives through the call.
     let result = unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
     assert_eq!(result, 0);
-    s.run(
-        "until stty size | grep 100; do sleep 0.1; done",
-        "40 100\r\n",
-    );
+    s.send("until stty size | grep 100; do sleep 0.1; done\n");
+    s.expect("\r\n40 100\r\n");
+    s.expect("$ ");
     s.send("trap - WINCH; echo slee''ps; sleep 100; echo status $?\n");
     s.expect("\r\nsleeps\r\n");
     // Until it has started, the shell has the keys.
@@ -289,7 +288,7 @@ fn a_machines_terminal() {
     s.send("\x1a");
     s.expect("Stopped");
     s.expect("$ ");
-    s.run("kill %1; wait; stty -a | grep -c ' icanon'", "1\r\n");
+    s.run("kill -9 %1; wait; stty -a | grep -c ' icanon'", "1\r\n");
     s.send("exit 5\n");
     s.end(5);
 }

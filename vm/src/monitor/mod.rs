@@ -98,7 +98,7 @@ const FIRST_GSI: u32 = 5;
 /// There is no KVM, the kernel or an option does not fit, or the host refuses something. Whether this KVM
 /// can run the kernel shows only later: see [`probe`].
 pub fn start(machine: Machine) -> Result<Monitor> {
-    if machine.network {
+    if machine.network.is_some() {
         return Err(Error::Failed(
             "Duet's own monitor has no network device yet; use --monitor qemu with --network user"
                 .into(),
