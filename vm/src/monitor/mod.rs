@@ -60,6 +60,7 @@ use crate::machine::{End, Machine, ROOT_TAG, Running, Work};
 use crate::virtio::console::Console;
 use crate::virtio::device::Device;
 use crate::virtio::fs::Fs;
+use crate::virtio::net::Net;
 use crate::virtio::rng::Rng;
 
 /// Most processors: their ids have eight bits, of which one value means all of them.
@@ -98,12 +99,6 @@ const FIRST_GSI: u32 = 5;
 /// There is no KVM, the kernel or an option does not fit, or the host refuses something. Whether this KVM
 /// can run the kernel shows only later: see [`probe`].
 pub fn start(machine: Machine) -> Result<Monitor> {
-    if machine.network.is_some() {
-        return Err(Error::Failed(
-            "Duet's own monitor has no network device yet; use --monitor qemu with --network user"
-                .into(),
-        ));
-    }
     if machine.cpus == 0 || machine.cpus > MAX_CPUS {
         return Err(Error::Failed(format!(
             "a machine has 1 to {MAX_CPUS} processors, not {}",
@@ -127,7 +122,7 @@ pub fn start(machine: Machine) -> Result<Monitor> {
     let server =
         Server::new(machine.root.clone()).map_err(|e| Error::step("serving the root", e))?;
     let ports = machine.ports.into_iter().map(|p| (p.name, p.stream));
-    let devices: [(Box<dyn Device>, Confine); 3] = [
+    let mut devices: Vec<(Box<dyn Device>, Confine)> = vec![
         (
             Box::new(Fs::new(ROOT_TAG, Arc::new(server))),
             confine::files,
@@ -135,6 +130,10 @@ pub fn start(machine: Machine) -> Result<Monitor> {
         (Box::new(Console::new(ports.collect())), confine::device),
         (Box::new(Rng), confine::device),
     ];
+    if let Some(link) = machine.network {
+        let net = Net::new(link).map_err(|e| Error::io("connecting the network device", &e))?;
+        devices.push((Box::new(net), confine::device));
+    }
     let mut places = Vec::new();
     let mut command_line = machine.command_line;
     for (device, confine) in devices {

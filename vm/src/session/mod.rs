@@ -97,7 +97,7 @@ pub fn run(run: Run) -> Result<Outcome> {
     };
     let has_network = network.is_some();
     let (initramfs, chosen) = std::thread::scope(|scope| {
-        let chosen = scope.spawn(|| choose(run.monitor, has_network));
+        let chosen = scope.spawn(|| choose(run.monitor));
         let initramfs = initramfs::build(&run.kernel, has_network);
         // It does not panic; if it did, QEMU would do.
         (initramfs, chosen.join().unwrap_or(Choice::Qemu))
@@ -184,13 +184,9 @@ pub fn run(run: Run) -> Result<Outcome> {
 }
 
 /// Which monitor it is to be, by what was asked for and what this host can.
-fn choose(wanted: Choice, network: bool) -> Choice {
+fn choose(wanted: Choice) -> Choice {
     if wanted != Choice::Auto {
         return wanted;
-    }
-    if network {
-        log::info!("QEMU is used, as Duet's own monitor has no network device yet");
-        return Choice::Qemu;
     }
     match monitor::probe::run() {
         Ok(()) => Choice::Duet,

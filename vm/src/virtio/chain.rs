@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use virtio_queue::DescriptorChain;
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
 use crate::fuse::Segments;
@@ -31,4 +31,38 @@ where
         }
     }
     Some((Segments::new(readable), Segments::new(writable)))
+}
+
+/// A chain's part to read and part to write; `None`: it leads out of the guest's memory.
+pub type Halves<'a> = Option<(Segments<'a>, Segments<'a>)>;
+
+/// Calls `work` for each chain of the queue; it returns how many bytes it has written, or `None` to leave
+/// this chain and those behind it for later. `device` is for people. Returns whether the driver wants to be notified.
+pub fn each(
+    queue: &mut Queue,
+    mem: &GuestMemoryMmap,
+    device: &str,
+    mut work: impl FnMut(Halves<'_>) -> Option<usize>,
+) -> Result<bool, virtio_queue::Error> {
+    let mut served = false;
+    loop {
+        queue.disable_notification(mem)?;
+        while let Some(chain) = queue.iter(mem)?.next() {
+            let head = chain.head_index();
+            let halves = split(mem, chain);
+            if halves.is_none() {
+                log::warn!("{device}: a buffer outside of memory");
+            }
+            let Some(len) = work(halves) else {
+                queue.go_to_previous_position();
+                return Ok(served && queue.needs_notification(mem)?);
+            };
+            queue.add_used(mem, head, u32::try_from(len).unwrap_or(u32::MAX))?;
+            served = true;
+        }
+        if !queue.enable_notification(mem)? {
+            break;
+        }
+    }
+    Ok(served && queue.needs_notification(mem)?)
 }

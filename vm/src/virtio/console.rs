@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -139,7 +139,7 @@ impl Console {
         mem: &GuestMemoryMmap,
     ) -> Result<bool, virtio_queue::Error> {
         self.deaf = false;
-        each(queue, mem, |chain| {
+        chain::each(queue, mem, "virtio-console", |chain| {
             // Each may lead to a message for every port.
             if self.messages.len() + self.ports.len().max(2) > MOST_MESSAGES {
                 self.deaf = true;
@@ -164,7 +164,7 @@ impl Console {
         if self.messages.is_empty() {
             return Ok(false);
         }
-        each(queue, mem, |chain| {
+        chain::each(queue, mem, "virtio-console", |chain| {
             let (message, name) = self.messages.pop_front()?;
             let Some((_, mut room)) = chain else {
                 return Some(0);
@@ -182,7 +182,7 @@ impl Port {
         mem: &GuestMemoryMmap,
     ) -> Result<bool, virtio_queue::Error> {
         let mut waiting = false;
-        let notify = each(queue, mem, |chain| {
+        let notify = chain::each(queue, mem, "virtio-console", |chain| {
             if !self.open_in_guest || !self.open_here || waiting {
                 waiting = true;
                 return None;
@@ -216,7 +216,7 @@ impl Port {
         mem: &GuestMemoryMmap,
     ) -> Result<bool, virtio_queue::Error> {
         self.held_up = false;
-        each(queue, mem, |chain| {
+        chain::each(queue, mem, "virtio-console", |chain| {
             let Some((mut bytes, _)) = chain else {
                 self.sent = 0;
                 return Some(0);
@@ -344,37 +344,4 @@ fn queue_to_guest(place: usize) -> usize {
 /// The queue by which it is written.
 fn queue_to_host(place: usize) -> usize {
     queue_to_guest(place) + 1
-}
-
-/// A chain's part to read and part to write; `None`: it leads out of the guest's memory.
-type Halves<'a> = Option<(crate::fuse::Segments<'a>, crate::fuse::Segments<'a>)>;
-
-/// Calls `work` for each chain of the queue; it returns how many bytes it has written, or `None` to leave
-/// this chain and those behind it for later. Returns whether the driver wants to be notified.
-fn each(
-    queue: &mut Queue,
-    mem: &GuestMemoryMmap,
-    mut work: impl FnMut(Halves<'_>) -> Option<usize>,
-) -> Result<bool, virtio_queue::Error> {
-    let mut served = false;
-    loop {
-        queue.disable_notification(mem)?;
-        while let Some(chain) = queue.iter(mem)?.next() {
-            let head = chain.head_index();
-            let halves = chain::split(mem, chain);
-            if halves.is_none() {
-                log::warn!("virtio-console: a buffer outside of memory");
-            }
-            let Some(len) = work(halves) else {
-                queue.go_to_previous_position();
-                return Ok(served && queue.needs_notification(mem)?);
-            };
-            queue.add_used(mem, head, u32::try_from(len).unwrap_or(u32::MAX))?;
-            served = true;
-        }
-        if !queue.enable_notification(mem)? {
-            break;
-        }
-    }
-    Ok(served && queue.needs_notification(mem)?)
 }

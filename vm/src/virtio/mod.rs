@@ -8,4 +8,5 @@ pub mod chain;
 pub mod console;
 pub mod device;
 pub mod fs;
+pub mod net;
 pub mod rng;

@@ -103,7 +103,7 @@ impl Given {
             root: empty_tree(dir.path()),
             ports: Vec::new(),
             serial,
-            network: false,
+            network: None,
         };
         let mut running = monitor::start(machine)?;
         let end = running.wait()?;

@@ -5,6 +5,7 @@ mod boot;
 mod devices;
 mod driver;
 mod events;
+mod net;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
