@@ -11,7 +11,7 @@ use duet_compare::modes::{Candidate, Mode};
 use duet_compare::report::Report;
 use duet_compare::session::{self, Progress, Settings, Silent};
 use duet_compare::subject::{Subject, Tree, Volume};
-use duet_compare::{html, svg, text};
+use duet_compare::{html, suite, svg, text};
 use duet_sandbox::doctor::{self, Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -34,8 +34,18 @@ pub struct Options {
     /// Write a page with charts, tables and differences to a file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Run every program of a directory, without arguments, once in each mode, and show which behave alike
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["command", "svg", "html", "runs", "warmup", "observed"])]
+    suite: Option<PathBuf>,
+    /// With --suite: print the table in Markdown
+    #[arg(long, requires = "suite", conflicts_with = "json")]
+    markdown: bool,
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "PROG")]
+    #[arg(
+        required_unless_present = "suite",
+        trailing_var_arg = true,
+        value_name = "PROG"
+    )]
     command: Vec<OsString>,
 }
 
@@ -193,14 +203,13 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 impl How {
     /// The modes that were asked for, and why some cannot be had.
     fn candidates(&self, network: Network) -> Vec<Candidate> {
-        let mut modes = self.modes.clone();
-        let mut seen = Vec::new();
-        modes.retain(|m| !seen.contains(m) && (seen.push(*m), true).1);
-        let candidate = |mode| Candidate {
-            mode,
-            missing: missing(mode, self.kernel.as_deref(), network),
-        };
-        modes.into_iter().map(candidate).collect()
+        let mut all = candidates(self.modes.iter().copied(), self.kernel.as_deref());
+        if let Some(vm) = all.iter_mut().find(|c| c.mode == Mode::Vm)
+            && network == Network::Host
+        {
+            vm.missing = Some("a VM cannot have --network host".into());
+        }
+        all
     }
 
     fn settings(&self) -> Result<Settings> {
@@ -214,8 +223,20 @@ impl How {
     }
 }
 
+/// Each mode once, and why some cannot be had.
+pub fn candidates(modes: impl Iterator<Item = Mode>, kernel: Option<&str>) -> Vec<Candidate> {
+    let mut all: Vec<Candidate> = Vec::new();
+    for mode in modes {
+        if all.iter().all(|c| c.mode != mode) {
+            let missing = missing(mode, kernel);
+            all.push(Candidate { mode, missing });
+        }
+    }
+    all
+}
+
 /// Why a mode cannot be had on this host.
-fn missing(mode: Mode, kernel: Option<&str>, network: Network) -> Option<String> {
+fn missing(mode: Mode, kernel: Option<&str>) -> Option<String> {
     match mode {
         Mode::Native => None,
         Mode::Seccomp | Mode::Ptrace => {
@@ -227,7 +248,6 @@ fn missing(mode: Mode, kernel: Option<&str>, network: Network) -> Option<String>
                 .next()
                 .map(|c| format!("no {}: {}", c.name, c.advice))
         }
-        Mode::Vm if network == Network::Host => Some("a VM cannot have --network host".into()),
         Mode::Vm => match duet_vm::kernel::find(kernel) {
             Err(e) => Some(e.to_string()),
             Ok(_) if duet_vm::qemu::is_installed() => None,
@@ -244,6 +264,9 @@ struct Bar(ProgressBar);
 
 impl Progress for Bar {
     fn begins(&mut self, mode: Mode, what: &str, done: u64, all: u64) {
+        if self.0.is_finished() {
+            self.0.reset();
+        }
         self.0.set_length(all);
         self.0.set_position(done);
         self.0.set_message(format!("{} {what}", mode.name()));
@@ -267,8 +290,47 @@ pub fn progress() -> Box<dyn Progress> {
     Box::new(Bar(bar))
 }
 
+/// Runs every program of a directory.
+fn all_of(dir: &Path, options: &Options) -> Result<u8> {
+    let programs = suite::programs(dir)?;
+    let subject = options.world.subject(&["-".into()], &options.how)?;
+    let settings = Settings {
+        runs: 1,
+        warmups: 0,
+        observed: 0,
+        ..options.how.settings()?
+    };
+    let candidates = options.how.candidates(options.world.network);
+    let signals = session::watch_signals()?;
+    let mut progress = progress();
+    let (matrix, signal) = suite::run(
+        &programs,
+        &subject,
+        &candidates,
+        &settings,
+        &signals,
+        &mut *progress,
+    )?;
+    let shown = match (options.json, options.markdown) {
+        (true, _) => serde_json::to_string(&matrix)? + "\n",
+        (_, true) => matrix.markdown(),
+        _ => matrix.text(),
+    };
+    print(&shown)?;
+    let differs = u8::from(!matrix.agrees());
+    Ok(interrupted(signal).unwrap_or(differs))
+}
+
+/// What a command exits with that this signal has ended.
+pub fn interrupted(signal: Option<i32>) -> Option<u8> {
+    signal.map(|n| 128u8.saturating_add(u8::try_from(n).unwrap_or(0)))
+}
+
 /// Runs the command.
 pub fn main(options: &Options) -> Result<u8> {
+    if let Some(dir) = &options.suite {
+        return all_of(dir, options);
+    }
     let subject = options.world.subject(&options.command, &options.how)?;
     let settings = options.how.settings()?;
     let candidates = options.how.candidates(options.world.network);
@@ -288,8 +350,8 @@ pub fn main(options: &Options) -> Result<u8> {
         false => text::report(&report),
     };
     print(&shown)?;
-    Ok(match columns.interrupted {
-        Some(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(0)),
+    Ok(match interrupted(columns.interrupted) {
+        Some(code) => code,
         None if report.reference.is_none() => bail!("no mode could be run"),
         None if report.agrees() => 0,
         None => 1,
@@ -297,7 +359,7 @@ pub fn main(options: &Options) -> Result<u8> {
 }
 
 /// Prints to standard output; that nobody reads it to its end is no failure.
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("standard output"),
         _ => Ok(()),

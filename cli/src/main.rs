@@ -3,6 +3,7 @@
 //! Exit codes: the program's own; 128+N if signal N killed it; 125 if Duet fails, 126 if the program
 //! cannot be run, 127 if there is none.
 
+mod bench;
 mod compare;
 mod demo;
 mod doctor;
@@ -48,6 +49,8 @@ enum Command {
     Trace(Box<trace::Options>),
     /// Run a program natively, in the layer and in a VM, and show what each costs and where they differ
     Compare(Box<compare::Options>),
+    /// Measure calls, files, processes, memory, network and whole programs in each mode
+    Bench(bench::Options),
     /// Show what Duet does with each system call, or explain one
     Syscalls(syscalls::Options),
     /// Get, add and list kernels for --mode vm
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::main(&options),
         Command::Trace(options) => trace::main(&options),
         Command::Compare(options) => compare::main(&options),
+        Command::Bench(options) => bench::main(&options),
         Command::Syscalls(options) => syscalls::main(&options),
         Command::Kernel(options) => kernel::main(&options),
         Command::Doctor(options) => doctor::main(&options),

@@ -69,12 +69,14 @@ fn same_entry(a: &Entry, b: &Entry) -> bool {
             Entry::There {
                 mode: m,
                 owner: o,
+                device: v,
                 content: c,
                 target: t,
             },
             Entry::There {
                 mode: n,
                 owner: p,
+                device: w,
                 content: d,
                 target: u,
             },
@@ -83,7 +85,7 @@ fn same_entry(a: &Entry, b: &Entry) -> bool {
                 (Some(c), Some(d)) => same(c, d),
                 (c, d) => c.is_some() == d.is_some(),
             };
-            m == n && o == p && t == u && contents
+            m == n && o == p && v == w && t == u && contents
         }
         (a, b) => a == b,
     }
@@ -253,16 +255,19 @@ fn describe(entry: Option<&Entry>) -> String {
         Some(Entry::There {
             mode,
             owner,
+            device,
             content,
             target,
         }) => {
             let size = content.as_ref().map(|c| format!(", {} bytes", c.length));
+            let device = device.map(|(major, minor)| format!(" {major}:{minor}"));
             let target = target
                 .as_ref()
                 .map(|t| format!(" to {:?}", t.display().to_string()));
             format!(
-                "{}{}, mode {:04o}, owner {}:{}{}",
+                "{}{}{}, mode {:04o}, owner {}:{}{}",
                 kind(*mode),
+                device.unwrap_or_default(),
                 target.unwrap_or_default(),
                 mode & 0o7777,
                 owner.0,

@@ -37,6 +37,8 @@ pub enum Entry {
         mode: u32,
         /// Owner and group.
         owner: (u32, u32),
+        /// Major and minor number of a device.
+        device: Option<(u32, u32)>,
         /// Of a regular file.
         content: Option<Content>,
         /// Of a symbolic link.
@@ -133,30 +135,47 @@ impl Gather {
 
 /// Describes a file.
 pub fn describe(path: &Path, metadata: &Metadata) -> Entry {
-    let kind = metadata.file_type();
-    let content = match kind.is_file() {
+    let Shown {
+        mode,
+        owner,
+        device,
+    } = shown(path, metadata);
+    let is = |kind: u32| mode & libc::S_IFMT == kind;
+    let device = (is(libc::S_IFCHR) || is(libc::S_IFBLK)).then_some(device);
+    let content = match is(libc::S_IFREG) {
         true => match read(path) {
             Ok(content) => Some(content),
             Err(e) => return Entry::Unreadable(e.to_string()),
         },
         false => None,
     };
-    let target = match kind.is_symlink() {
+    let target = match metadata.is_symlink() {
         true => std::fs::read_link(path).ok(),
         false => None,
     };
-    let (mode, owner) = shown(path, metadata);
     Entry::There {
         mode,
         owner,
+        device,
         content,
         target,
     }
 }
 
+struct Shown {
+    mode: u32,
+    owner: (u32, u32),
+    device: (u32, u32),
+}
+
 /// Type, mode and owner as a guest sees them: what Duet could not set is kept beside the file.
-fn shown(path: &Path, metadata: &Metadata) -> (u32, (u32, u32)) {
-    let own = (metadata.mode(), (metadata.uid(), metadata.gid()));
+fn shown(path: &Path, metadata: &Metadata) -> Shown {
+    let rdev = metadata.rdev();
+    let own = Shown {
+        mode: metadata.mode(),
+        owner: (metadata.uid(), metadata.gid()),
+        device: (libc::major(rdev), libc::minor(rdev)),
+    };
     if !metadata.is_file() && !metadata.is_dir() {
         return own;
     }
@@ -165,10 +184,12 @@ fn shown(path: &Path, metadata: &Metadata) -> (u32, (u32, u32)) {
     let parsed = record.and_then(|r| {
         let mut fields = r.split(':').skip(1);
         let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
-        Some((
+        let mut number = || fields.next()?.parse().ok();
+        Some(Shown {
             mode,
-            (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?),
-        ))
+            owner: (number()?, number()?),
+            device: (number()?, number()?),
+        })
     });
     parsed.unwrap_or(own)
 }

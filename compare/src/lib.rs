@@ -3,7 +3,8 @@
 //! [`session::compare`] runs a [`subject::Subject`] in each [`modes::Mode`] in turn, every run from an equal
 //! start ([`stage`]), and looks at what came of it: whether status, output and written files are those of
 //! the native run ([`agree`]), and what it took ([`figures`]). A mode of Duet is run as what a user would
-//! run, `duet run`, which tells of the inside in a file ([`inside`]).
+//! run, `duet run`, which tells of the inside in a file ([`inside`]). [`bench`] runs a built-in set of
+//! measurements by the same means, with other programs of this kind beside, and [`suite`] many programs.
 //!
 //! Timed runs are left alone: what needs looking at processes, or counting each call, is measured in
 //! further runs, whose times are not used.
@@ -18,8 +19,12 @@
 //! | [`spawn`], [`peers`], [`child`], [`processes`] | one run, from its start to its last process |
 //! | [`stats`], [`figures`], [`agree`] | many runs: medians, spread, agreement |
 //! | [`report`], [`text`], [`svg`], [`html`] | what is shown of it |
+//! | [`bench`], [`against`] | the built-in set, and what has changed in it |
+//! | [`suite`] | many programs, one verdict each |
 
+pub mod against;
 pub mod agree;
+pub mod bench;
 pub mod child;
 pub mod error;
 pub mod figures;
@@ -36,6 +41,7 @@ pub mod spawn;
 pub mod stage;
 pub mod stats;
 pub mod subject;
+pub mod suite;
 pub mod svg;
 pub mod text;
 

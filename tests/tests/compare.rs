@@ -332,6 +332,151 @@ fn the_machine_is_compared_too() {
     assert!(vm["monitor"].is_string());
 }
 
+#[test]
+fn a_suite_shows_which_programs_behave_alike() {
+    let dir = tempdir();
+    let script = |name: &str, text: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    script("alike", "echo same; echo x >file", 0o755);
+    script("differs", "hostname", 0o755);
+    script("unsettled", "echo $$", 0o755);
+    script("no-program", "exit 9", 0o644);
+    let suite = |more: &[&str]| {
+        let mut command = Command::new(duet());
+        command.args([
+            "compare",
+            "--suite",
+            dir.path().to_str().unwrap(),
+            "--host-root",
+        ]);
+        command
+            .args(["--modes", "native,layer", "--hostname", "box"])
+            .args(more);
+        command_output_within(command, b"", LIMIT)
+    };
+    let output = suite(&["--json"]);
+    assert_eq!(output.status, 1, "{output:?}");
+    let matrix = json(&output);
+    assert_eq!(matrix["schema"], "duet-suite/1");
+    assert_eq!(matrix["modes"], serde_json::json!(["layer:seccomp"]));
+    let lines = matrix["lines"].as_array().unwrap();
+    let found: Vec<_> = lines
+        .iter()
+        .map(|l| {
+            (
+                l["program"].as_str().unwrap(),
+                l["modes"]["layer:seccomp"]["odd"].clone(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("alike", serde_json::json!({})),
+        ("differs", serde_json::json!({"standard output": "differs"})),
+        (
+            "unsettled",
+            serde_json::json!({"standard output": "unsettled"}),
+        ),
+    ];
+    assert_eq!(found, expected);
+    let output = suite(&["--markdown"]);
+    assert!(
+        output
+            .stdout
+            .contains("| differs | differs: standard output |\n"),
+        "{output:?}"
+    );
+    let output = suite(&[]);
+    assert!(
+        output.stdout.contains("layer:seccomp: 1 of 3 as native"),
+        "{output:?}"
+    );
+    assert!(output.stdout.contains("    +box"), "{output:?}");
+}
+
+/// `duet bench OPTIONS`.
+fn bench(options: &[&str]) -> Output {
+    let mut command = Command::new(duet());
+    command.arg("bench").args(options);
+    command_output_within(command, b"", LIMIT)
+}
+
+#[test]
+fn the_built_in_set_is_measured_kept_and_held_against_another() {
+    let dir = tempdir();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let (old, new) = (old.to_str().unwrap(), new.to_str().unwrap());
+    let peer = host_tool("bwrap")
+        .filter(|_| is_root())
+        .map_or("", |_| ",bwrap");
+    let modes = format!("native,layer{peer}");
+    let output = bench(&[
+        "--modes", &modes, "--runs", "1", "--time", "0.001", "-o", old,
+    ]);
+    let text = output.ok();
+    assert!(
+        text.contains("WHOLE PROGRAMS") && text.contains("fork, exec and wait"),
+        "{text}"
+    );
+    let mut results: Value = serde_json::from_slice(&std::fs::read(old).unwrap()).unwrap();
+    assert_eq!(results["schema"], "duet-bench/1");
+    for row in results["rows"].as_array().unwrap() {
+        for mode in ["native", "layer:seccomp"] {
+            assert!(
+                row["values"][mode]["median"].as_f64() > Some(0.0),
+                "{row:#}"
+            );
+        }
+        // A peer may refuse to work here; then it says why.
+        let missing = !results["columns"][2]["missing"].is_null();
+        assert!(
+            peer.is_empty() || missing || row["values"]["bwrap"].is_object(),
+            "{row:#}"
+        );
+    }
+    assert!(
+        results["rows"].as_array().unwrap().len() >= 28,
+        "{results:#}"
+    );
+    // As if there had been four runs, and in a second set one operation of the layer slower, and another
+    // within the first's spread.
+    for row in results["rows"].as_array_mut().unwrap() {
+        let values = row["values"].as_object_mut().unwrap();
+        for value in values.values_mut() {
+            value["n"] = 4.into();
+        }
+    }
+    std::fs::write(old, results.to_string()).unwrap();
+    let rows = results["rows"].as_array_mut().unwrap();
+    let mut scale = |name: &str, of: &[(&str, f64)]| {
+        let row = rows.iter_mut().find(|r| r["name"] == name).unwrap();
+        let value = &mut row["values"]["layer:seccomp"];
+        for (key, factor) in of {
+            value[key] = (value[key].as_f64().unwrap() * factor).into();
+        }
+    };
+    scale("stat", &[("min", 1.9), ("median", 2.0), ("max", 2.1)]);
+    scale("rename", &[("min", 0.9), ("median", 2.0), ("max", 2.1)]);
+    std::fs::write(new, results.to_string()).unwrap();
+    let text = bench(&["--show", new, "--against", old]).ok();
+    let (_, changes) = text.split_once("what changed beyond the noise").unwrap();
+    assert!(
+        changes.contains("stat, four components") && changes.contains("+100 %"),
+        "{changes}"
+    );
+    assert!(!changes.contains("rename"), "{changes}");
+    assert!(changes.contains("1 changed, "), "{changes}");
+    let output = bench(&["--show", "/etc/passwd"]);
+    assert_eq!(output.status, 125);
+    assert!(
+        output.stderr.contains("no results of duet bench"),
+        "{output:?}"
+    );
+}
+
 /// What stands in the page once it is drawn: the ground's colour, and texts that lie outside the charts.
 const PROBE: &str = "<script>
 const chart = document.querySelector('svg.chart'), box = chart.getBoundingClientRect();
