@@ -1,7 +1,9 @@
 //! What the fuzz targets do with an input, as plain functions, so that tests can do it too.
 
+pub mod files;
 pub mod loader;
 mod site;
+pub mod virtio;
 pub mod walk;
 
 #[cfg(test)]
@@ -62,5 +64,15 @@ mod tests {
     #[test]
     fn random_operations_on_the_tree() {
         inputs(3_000, 1500, crate::walk::run);
+    }
+
+    #[test]
+    fn random_requests_to_the_file_server() {
+        inputs(1_000, 3000, crate::files::run);
+    }
+
+    #[test]
+    fn random_drivers_of_virtio_devices() {
+        inputs(1_000, 2000, crate::virtio::run);
     }
 }

@@ -231,6 +231,15 @@ pub fn find(vfs: &Vfs, path: &[u8]) -> Location {
     found.expect("a place that was made")
 }
 
+/// Takes the tree apart, in which nobody may sit any more: mounts hold one another, and the places cached in
+/// them.
+pub fn unmount(vfs: &Vfs) {
+    for path in [&b"t"[..], b"v", b"/"] {
+        let unmounted = vfs.umount(&find(vfs, path), duet_vfs::Recursion::One);
+        unmounted.expect("nothing sits in these mounts");
+    }
+}
+
 /// Identity on the host.
 pub fn id(m: &fs::Metadata) -> BackingId {
     BackingId {

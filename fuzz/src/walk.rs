@@ -18,7 +18,7 @@ use duet_vfs::{
     PathState, Result, SetTime, Timespec, Vfs,
 };
 
-use crate::site::{Host, OUTSIDE_TIME, find, id};
+use crate::site::{Host, OUTSIDE_TIME, find, id, unmount};
 
 /// Operations done of one input at most.
 const MAX_OPERATIONS: usize = 300;
@@ -215,7 +215,7 @@ pub fn run(data: &[u8]) {
         // So little that operations fail in the middle.
         TmpOptions {
             inodes: 10 + u64::from(input.byte() % 64),
-            metadata: 100 + 16 * u64::from(input.byte()),
+            metadata: 1000 + 16 * u64::from(input.byte()),
             size: Some(8192),
             ..TmpOptions::default()
         }
@@ -251,13 +251,7 @@ pub fn run(data: &[u8]) {
     world.descriptors.clear();
     world.check_tree();
     world.places.clear();
-    // Mounts hold one another, and the places cached in them.
-    for path in [&b"t"[..], b"v", b"/"] {
-        let unmounted = world
-            .vfs
-            .umount(&find(&world.vfs, path), duet_vfs::Recursion::One);
-        unmounted.expect("nothing sits in these mounts");
-    }
+    unmount(&world.vfs);
     world.host.check();
 }
 

@@ -5,8 +5,8 @@
 //! | [`probe`] | whether this KVM can run a kernel at all |
 //! | [`memory`], `vm`, `cpu` | what KVM is given: memory, interrupt controllers, the state at the start |
 //! | `vcpu`, `control` | processors on threads, and how all of them come to the end |
-//! | `bus`, `platform` | ports and registers, and the few devices of a PC that a kernel wants |
-//! | `mmio` | virtio devices: registers, a thread for each, events by which KVM reaches it |
+//! | [`bus`], `platform` | ports and registers, and the few devices of a PC that a kernel wants |
+//! | [`mmio`] | virtio devices: registers, a thread for each, events by which KVM reaches it |
 //! | [`boot`] | kernel, initramfs, and the tables by which a kernel finds the rest |
 //! | `confine` | filters of system calls for all these threads |
 //! | [`stats`] | exits by reason, time in guest and monitor |
@@ -21,12 +21,12 @@
 //! thread, which takes no lock of a bus.
 
 pub mod boot;
-mod bus;
+pub mod bus;
 mod confine;
 mod control;
 mod cpu;
 pub mod memory;
-mod mmio;
+pub mod mmio;
 mod platform;
 pub mod probe;
 pub mod stats;
@@ -67,7 +67,7 @@ use crate::virtio::rng::Rng;
 pub const MAX_CPUS: u32 = 254;
 
 /// What confines a thread that calls it.
-type Confine = fn() -> Result<()>;
+pub type Confine = fn() -> Result<()>;
 
 /// A machine that runs in this process.
 pub struct Monitor {
