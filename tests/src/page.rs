@@ -27,6 +27,14 @@ const SUITES: &[Suite] = &[
         test: "cpython.rs",
         expectations: Some("cpython"),
     },
+    Suite {
+        name: "a Debian tree",
+        what: "debootstrap (bookworm, minbase) inside the layer for an ordinary user; in the tree, for that user and for \
+               root: su, dpkg, apt-get install with maintainer scripts, useradd, adduser, chown, tar of devices, \
+               update-alternatives; all entries of the tree when it is used again",
+        test: "debian.rs",
+        expectations: None,
+    },
 ];
 
 /// What is said of something with these known differences.
