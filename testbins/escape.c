@@ -334,11 +334,18 @@ static int clone_namespace(void)
     pid_t pid = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, 0);
     if (pid == 0)
         _exit(0);
-    uint64_t args[11] = { CLONE_NEWUSER, 0, 0, 0, SIGCHLD };
-    pid_t third = syscall(435 /* clone3 */, args, 88);
-    if (third == 0)
-        _exit(0);
-    return pid > 0 || third > 0;
+    static const uint64_t flags[] = { CLONE_NEWUSER, CLONE_NEWNS,  CLONE_NEWPID, CLONE_NEWNET,
+                                      CLONE_NEWUTS,  CLONE_NEWIPC, 0x02000000,   0x80 };
+    for (unsigned i = 0; i < sizeof flags / sizeof *flags; i++)
+        for (int with_user = 0; with_user < 2; with_user++) {
+            uint64_t args[11] = { flags[i] | (with_user ? CLONE_NEWUSER : 0), 0, 0, 0, SIGCHLD };
+            pid_t third = syscall(435 /* clone3 */, args, 88);
+            if (third == 0)
+                _exit(0);
+            if (third > 0)
+                return 1;
+        }
+    return pid > 0;
 }
 static int joins_namespace(void)
 {

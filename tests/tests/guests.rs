@@ -129,6 +129,7 @@ guests! {
     threads: "threads" Static;
     threads_musl: "threads" Musl;
     threads_dynamic: "threads" Dynamic;
+    clone3: "clone3" Static;
     ipc: "ipc" Static;
     inotify: "inotify" Static;
     inet: "inet" Static;

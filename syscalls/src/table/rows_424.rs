@@ -14,7 +14,7 @@ calls! {
     432 fsmount(fsfd: Fd, flags: Flags(FSMOUNT), attr_flags: UInt) -> Fd, File, Refused(EPERM), "The sandbox's mount tree is not the kernel's.";
     433 fspick(dirfd: DirFd, path: Path, flags: Flags(FSPICK)) -> Fd, File, Refused(EPERM), "The sandbox's mount tree is not the kernel's.";
     434 pidfd_open(pid: Pid, flags: Flags(PIDFD)) -> Fd, Process, Native, "The sandbox has its own pid namespace.";
-    435 clone3(cl_args: inouts(CloneArgs, Sized(1)), size: Size) -> Pid, Process, Refused(ENOSYS), "Its flags lie in memory, where no filter sees them; libraries fall back to clone.";
+    435 clone3(cl_args: inouts(CloneArgs, Sized(1)), size: Size) -> Pid, Process, Native, "Its flags lie in memory, where no filter sees them; but the sandbox's user namespace allows no other within it, and without one the guest may make no namespace.";
     436 close_range(first: UInt, last: UInt, flags: Flags(CLOSERANGE)) -> Zero, Descriptor, Native;
     437 openat2(dirfd: DirFd, path: Path, how: inouts(OpenHow, Sized(3)), size: Size) -> Fd, File, Emulated, "Resolved in the sandbox's tree; a host descriptor is injected.";
     438 pidfd_getfd(pidfd: Fd, targetfd: Fd, flags: UInt) -> Fd, Process, Emulated, "Native for processes of the sandbox that the virtual credentials allow to trace.";
