@@ -93,6 +93,20 @@ pub struct Replacement {
     pub args: [u64; 6],
 }
 
+/// The argument, counted from 0, that holds the mark of a call of Duet's own: in its high half, at which
+/// the kernel does not look in any call that Duet has a guest make (mmap(2) has a descriptor there).
+pub const MARKED: u8 = 4;
+
+/// Arguments with a mark; as they are if it is 0.
+pub fn marked(mut args: [u64; 6], mark: u32) -> [u64; 6] {
+    if mark != 0
+        && let Some(arg) = args.get_mut(usize::from(MARKED))
+    {
+        *arg = *arg & u64::from(u32::MAX) | u64::from(mark) << 32;
+    }
+    args
+}
+
 /// Brings system calls to the supervisor, and answers back; see the crate's documentation.
 pub trait Engine: Send + Sync {
     /// Waits for the next call. `None` when no guest is left.

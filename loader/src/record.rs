@@ -19,6 +19,12 @@ impl Record {
         Record::new(nr as u64 | IGNORE_RESULT, args)
     }
 
+    /// Changes the arguments.
+    pub fn change_args(&mut self, change: impl FnOnce([u64; 6]) -> [u64; 6]) {
+        let [op, a, b, c, d, e, f] = self.0;
+        *self = Record::new(op, change([a, b, c, d, e, f]));
+    }
+
     fn new(op: u64, [a, b, c, d, e, f]: [u64; 6]) -> Record {
         Record([op, a, b, c, d, e, f])
     }

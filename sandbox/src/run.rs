@@ -74,8 +74,15 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
     let (soft, hard) = namespaces::raise_descriptor_limit()?;
     let (ours, theirs) = Channel::pair().map_err(|e| Error::step("making a socket pair", e))?;
     let stub = namespaces::sealed_memfd(c"duet-stub", stub_elf())?;
-    let exec_cookie = random()?;
-    let filter = build_filter(config, exec_cookie);
+    let secrets = Secrets {
+        exec_cookie: random()?,
+        // Calls of Duet's own are nobody's business where native ones are looked at.
+        mark: match config.seen {
+            Seen::Intercepted => 0,
+            Seen::With(_) | Seen::All => random()? as u32 | 1,
+        },
+    };
+    let filter = build_filter(config, secrets);
     let argv: Vec<CString> = std::iter::once(&config.program)
         .chain(&config.args)
         .cloned()
@@ -100,7 +107,7 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
                 envp: &config.env,
                 filter: &filter,
                 stub: stub.as_fd(),
-                exec_cookie,
+                exec_cookie: secrets.exec_cookie,
                 mask: old_mask,
                 terminal: terminal.as_ref().map(Terminal::descriptor),
                 descriptor_limit: (soft, hard),
@@ -123,7 +130,7 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
         &mut init,
         program,
         stub,
-        exec_cookie,
+        secrets,
         terminal.as_mut(),
         observer,
     );
@@ -135,6 +142,15 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
         }
     }
     outcome
+}
+
+/// What tells calls of Duet's own from the guest's, which is never shown it.
+#[derive(Clone, Copy)]
+struct Secrets {
+    /// [`Kernel::exec_cookie`]
+    exec_cookie: u64,
+    /// [`Kernel::mark`]
+    mark: u32,
 }
 
 /// The sandbox's init, killed when this goes away before it has ended.
@@ -187,7 +203,7 @@ fn supervise(
     init: &mut Init,
     program: Option<(Vec<u8>, File)>,
     stub: OwnedFd,
-    exec_cookie: u64,
+    secrets: Secrets,
     terminal: Option<&mut Terminal>,
     observer: Option<Arc<dyn Observer>>,
 ) -> Result<Outcome> {
@@ -241,7 +257,7 @@ fn supervise(
     let watching = observer.clone();
     let brought = match config.engine {
         Engine::Seccomp => Brought::notified(init, observer)?,
-        Engine::Ptrace => Brought::traced(init, observer)?,
+        Engine::Ptrace => Brought::traced(init, observer, secrets.mark)?,
     };
     source.set_engine(brought.engine());
     let stub_stat =
@@ -263,7 +279,8 @@ fn supervise(
             ino: stub_stat.st_ino,
         },
         stub,
-        exec_cookie,
+        exec_cookie: secrets.exec_cookie,
+        mark: secrets.mark,
         privileged: Box::new(Setter {
             names,
             requests: requests.clone(),
@@ -337,7 +354,7 @@ impl Brought {
         }))
     }
 
-    fn traced(init: &Init, observer: Option<Arc<dyn Observer>>) -> Result<Brought> {
+    fn traced(init: &Init, observer: Option<Arc<dyn Observer>>, mark: u32) -> Result<Brought> {
         let mut handed = init.expect(&Message::Traceable)?.into_iter();
         let (Some(pidfd), Some(release)) = (handed.next(), handed.next()) else {
             return Err(Error::Failed("init handed over no process".into()));
@@ -348,7 +365,7 @@ impl Brought {
         let pid = pid.and_then(|p| p.trim().parse().ok()).filter(|&p| p > 0);
         let pid = pid.ok_or_else(|| Error::Failed("the program ended before it started".into()))?;
         Ok(Brought::Traced {
-            engine: Arc::new(Ptrace::new(observer)),
+            engine: Arc::new(Ptrace::new(observer, mark)),
             pid,
             release,
         })
@@ -394,15 +411,23 @@ fn random() -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn build_filter(config: &Config, exec_cookie: u64) -> Vec<libc::sock_filter> {
+fn build_filter(config: &Config, secrets: Secrets) -> Vec<libc::sock_filter> {
     let ask = match config.engine {
         Engine::Seccomp => libc::SECCOMP_RET_USER_NOTIF,
         Engine::Ptrace => intercept::ptrace::ACTION,
     };
-    let params = filter::FilterParams { exec_cookie, ask };
+    let params = filter::FilterParams {
+        exec_cookie: secrets.exec_cookie,
+        ask,
+    };
     // One message is let through: that which hands over the listener, without which nobody would answer.
     const HAND_OVER: Disposition = Disposition::When(
         Rule::In(0, &[("the channel", init::CHANNEL_FD as u32)]),
+        &Disposition::Native,
+        &Disposition::Emulated,
+    );
+    let watched = Disposition::When(
+        Rule::Marked(intercept::MARKED, secrets.mark),
         &Disposition::Native,
         &Disposition::Emulated,
     );
@@ -422,7 +447,10 @@ fn build_filter(config: &Config, exec_cookie: u64) -> Vec<libc::sock_filter> {
             // Duet's own are told by the cookie.
             libc::SYS_execveat => *row,
             _ => Row {
-                disposition: Disposition::Emulated,
+                disposition: match row.disposition {
+                    Disposition::Native => watched,
+                    _ => Disposition::Emulated,
+                },
                 ..*row
             },
         })

@@ -142,6 +142,9 @@ pub struct Kernel {
     pub stub_id: BackingId,
     /// Marks an `execve` that Duet itself has the guest make.
     pub exec_cookie: u64,
+    /// Marks native calls that Duet itself has the guest make, so that nobody is told of them
+    /// ([`duet_intercept::marked`]); 0 where nobody is told of native calls anyway.
+    pub mark: u32,
     /// The init.
     pub privileged: Box<dyn Privileged>,
     /// Who made connections between Unix sockets. Not locked together with the process table.

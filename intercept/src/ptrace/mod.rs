@@ -77,12 +77,13 @@ pub struct Ptrace {
 }
 
 impl Ptrace {
-    /// An engine without a guest. `SIGURG` must have a handler, without `SA_RESTART`.
-    pub fn new(observer: Option<Arc<dyn Observer>>) -> Ptrace {
+    /// An engine without a guest. `SIGURG` must have a handler, without `SA_RESTART`. `mark`: of calls that
+    /// guests make for the engine ([`crate::marked`]).
+    pub fn new(observer: Option<Arc<dyn Observer>>, mark: u32) -> Ptrace {
         let shared = Arc::new(Shared::default());
         Ptrace {
             owner: OnceLock::new(),
-            tracer: Mutex::new(Tracer::new(observer, shared.clone())),
+            tracer: Mutex::new(Tracer::new(observer, shared.clone(), mark)),
             requests: Mutex::default(),
             shared,
             over: AtomicBool::new(false),

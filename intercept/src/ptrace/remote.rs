@@ -239,6 +239,7 @@ impl Tracer {
     /// errno. ESRCH if the caller died.
     fn perform(&mut self, call: &Call, nr: libc::c_long, args: [u64; 6]) -> Result<i64> {
         let (tid, pid) = (call.tid.0, Pid::from_raw(call.tid.0));
+        let args = crate::marked(args, self.mark);
         let by = Replacement {
             nr: nr as u32,
             args,

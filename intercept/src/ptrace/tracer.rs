@@ -89,6 +89,8 @@ pub(super) struct Tracer {
     observer: Option<Arc<dyn Observer>>,
     pub(super) shared: Arc<Shared>,
     next_id: u64,
+    /// Of calls that guests make for the engine.
+    pub(super) mark: u32,
     /// Counts messages with descriptors.
     pub(super) messages: u64,
 }
@@ -170,13 +172,18 @@ pub(super) fn set_args(regs: &mut user_regs_struct, args: [u64; 6]) {
 }
 
 impl Tracer {
-    pub(super) fn new(observer: Option<Arc<dyn Observer>>, shared: Arc<Shared>) -> Tracer {
+    pub(super) fn new(
+        observer: Option<Arc<dyn Observer>>,
+        shared: Arc<Shared>,
+        mark: u32,
+    ) -> Tracer {
         Tracer {
             tasks: HashMap::new(),
             processes: HashMap::new(),
             observer,
             shared,
             next_id: 1,
+            mark,
             messages: 0,
         }
     }

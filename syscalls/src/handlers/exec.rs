@@ -542,7 +542,10 @@ fn hand_over(
         Some(fd) => Some(engine.inject(&t.call, fd.as_fd(), None, true)?),
         None => None,
     };
-    let records = records_for(plan, program, interpreter, &stack);
+    let mut records = records_for(plan, program, interpreter, &stack);
+    for record in &mut records {
+        record.change_args(|args| duet_intercept::marked(args, t.kernel.mark));
+    }
     let script = encode(&records);
     if script.len() as u64 > size {
         return Err(Errno::ENOMEM);

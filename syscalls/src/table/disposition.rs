@@ -30,13 +30,19 @@ pub enum Rule {
     Zero(u8),
     /// The pointer is null.
     Null(u8),
+    /// The high half of the argument, which the kernel does not look at, is this: a mark of Duet's own.
+    Marked(u8, u32),
 }
 
 impl Rule {
     /// The argument that it looks at, counted from 0; below 6.
     pub const fn arg(&self) -> u8 {
         match *self {
-            Rule::In(arg, _) | Rule::AnyBit(arg, _, _) | Rule::Zero(arg) | Rule::Null(arg) => arg,
+            Rule::In(arg, _)
+            | Rule::AnyBit(arg, _, _)
+            | Rule::Zero(arg)
+            | Rule::Null(arg)
+            | Rule::Marked(arg, _) => arg,
         }
     }
 
@@ -49,6 +55,7 @@ impl Rule {
             Rule::AnyBit(_, _, bits) => low & bits != 0,
             Rule::Zero(_) => low == 0,
             Rule::Null(_) => word == 0,
+            Rule::Marked(_, mark) => (word >> 32) as u32 == mark,
         }
     }
 }

@@ -99,7 +99,7 @@ impl Row {
     fn contrary(&self, rule: &Rule) -> String {
         let arg = self.arg_name(rule.arg());
         match rule {
-            Rule::In(..) | Rule::Zero(_) | Rule::Null(_) => {
+            Rule::In(..) | Rule::Zero(_) | Rule::Null(_) | Rule::Marked(..) => {
                 self.condition(rule).replacen(" is ", " is not ", 1)
             }
             Rule::AnyBit(_, bits, _) => format!("{arg} has none of {bits}"),
@@ -120,6 +120,7 @@ impl Row {
             Rule::AnyBit(_, bits, _) => format!("{arg} has any of {bits}"),
             Rule::Zero(_) => format!("{arg} is 0"),
             Rule::Null(_) => format!("{arg} is null"),
+            Rule::Marked(..) => format!("{arg} has Duet's mark"),
         }
     }
 

@@ -64,7 +64,7 @@ fn answers(table: &[Row]) -> Vec<(u32, Answer<'_>)> {
     let mut runs = vec![(0, Answer::Notify)];
     let mut next = 0;
     let mut push = |first, answer| match runs.last_mut() {
-        Some(last) if last.1 == answer && !matches!(answer, Answer::Test(_)) => {}
+        Some(last) if last.1 == answer => {}
         Some(last) if last.0 == first => last.1 = answer,
         _ => runs.push((first, answer)),
     };
@@ -130,6 +130,10 @@ fn test(disposition: &Disposition, ask: u32) -> Vec<sock_filter> {
             let mut high = vec![load(high_half(arg))];
             high.extend(branch(BPF_JEQ, 0, yes, no.clone()));
             code.extend(branch(BPF_JEQ, 0, high, no));
+        }
+        Rule::Marked(arg, mark) => {
+            code = vec![load(high_half(arg))];
+            code.extend(branch(BPF_JEQ, mark, yes, no));
         }
     }
     code
