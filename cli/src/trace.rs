@@ -208,7 +208,7 @@ fn show(options: &Options) -> Show {
 }
 
 /// Native calls that are brought with `--fast` whatever is asked for: they are rare, and tell of processes.
-const PROCESSES: [&str; 5] = ["clone", "fork", "vfork", "exit", "exit_group"];
+const PROCESSES: [&str; 6] = ["clone", "clone3", "fork", "vfork", "exit", "exit_group"];
 
 fn seen(filter: &Filter, fast: bool) -> Seen {
     let always = PROCESSES

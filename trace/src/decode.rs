@@ -299,6 +299,12 @@ impl Decoder<'_> {
             Struct::CpuMask => self.cpus(out, at, valid),
             Struct::Siginfo | Struct::Utsname if failed => address(out, at),
             Struct::RobustListHead => address(out, at),
+            Struct::CloneArgs => {
+                m.one(out, to, at);
+                if result.is_some_and(|r| r > 0) {
+                    m.made_thread(out, at);
+                }
+            }
             _ if matches!(len, Len::Count(_)) => m.array(out, to, at, valid),
             _ => m.one(out, to, at),
         }

@@ -313,6 +313,32 @@ fn sigevent(out: &mut String, f: &Fields<'_>) {
     out.push('}');
 }
 
+impl Memory<'_> {
+    /// What clone3(2) has written to the places that its `struct clone_args` names.
+    pub(crate) fn made_thread(&self, out: &mut String, addr: u64) {
+        let Some(bytes) = self.read(addr, 32) else {
+            return;
+        };
+        let (f, mut first) = (Fields(&bytes), true);
+        for (name, bit, at) in [
+            ("pidfd", libc::CLONE_PIDFD, 8),
+            ("parent_tid", libc::CLONE_PARENT_SETTID, 24),
+        ] {
+            if f.u64(0) & u64::from(bit as u32) == 0 {
+                continue;
+            }
+            if let Some(value) = self.read(f.u64(at), 4) {
+                out.push_str(if first { " => {" } else { ", " });
+                first = false;
+                let _ = write!(out, "{name}=[{}]", Fields(&value).i32(0));
+            }
+        }
+        if !first {
+            out.push('}');
+        }
+    }
+}
+
 /// `struct clone_args`, clone(2).
 fn clone_args(out: &mut String, f: &Fields<'_>) {
     let bits = f.u64(0);
