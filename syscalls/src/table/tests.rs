@@ -400,7 +400,7 @@ fn samples(disposition: &Disposition) -> Vec<[u64; 6]> {
             Rule::AnyBit(_, _, bits) => {
                 words.extend((0..32).map(|bit| u64::from(bits & (1 << bit))))
             }
-            Rule::Zero(_) | Rule::Null(_) => {}
+            Rule::Zero(_) | Rule::Null(_) | Rule::Marked(..) => {}
         }
     }
     let disguised: Vec<u64> = words
@@ -543,6 +543,49 @@ fn a_table_without_rows_asks_about_everything() {
             SECCOMP_RET_USER_NOTIF
         );
     }
+}
+
+#[test]
+fn calls_with_a_mark_are_let_through() {
+    const MARK: u32 = 0x1234_5679;
+    let watched: Vec<Row> = rows()
+        .iter()
+        .map(|row| match row.disposition {
+            Disposition::Native => Row {
+                disposition: Disposition::When(
+                    Rule::Marked(4, MARK),
+                    &Disposition::Native,
+                    &Disposition::Emulated,
+                ),
+                ..*row
+            },
+            _ => *row,
+        })
+        .collect();
+    let filter = program(
+        &watched,
+        FilterParams {
+            ask: SECCOMP_RET_USER_NOTIF,
+            exec_cookie: COOKIE,
+        },
+    );
+    let action = |name: &str, arg: u64| {
+        let nr = super::by_name(name).unwrap().nr;
+        interpret(&filter, AUDIT_ARCH_X86_64, nr, &[0, 0, 0, 0, arg, 0]).action
+    };
+    let marked = u64::from(MARK) << 32;
+    for name in ["read", "mmap", "close", "munmap", "recvmsg"] {
+        assert_eq!(action(name, marked | 7), SECCOMP_RET_ALLOW, "{name}");
+        assert_eq!(
+            action(name, u64::from(MARK)),
+            SECCOMP_RET_USER_NOTIF,
+            "{name}"
+        );
+        assert_eq!(action(name, !marked), SECCOMP_RET_USER_NOTIF, "{name}");
+    }
+    // What is not native stays so.
+    assert_eq!(action("openat", marked), SECCOMP_RET_USER_NOTIF);
+    assert_eq!(action("execveat", marked), SECCOMP_RET_USER_NOTIF);
 }
 
 #[test]
