@@ -397,6 +397,9 @@ fn in_machine(run: &Run, began: Instant) -> Result<u8> {
                 system: u.system,
             }),
             guest_peak: outcome.used.map(|u| u.peak),
+            machine: outcome
+                .processor
+                .and_then(|t| u64::try_from(t.as_micros()).ok()),
             exits: outcome.work.as_ref().map(|work| {
                 let owned = |(reason, n): &(&str, u64)| ((*reason).to_owned(), *n);
                 work.exits.iter().map(owned).collect()

@@ -29,6 +29,9 @@ const LOOK: u64 = 2_000_000;
 /// A look may take one part in so many of the time.
 const SHARE: u64 = 10;
 
+/// What the copy of a process may have resident beyond what that had, in bytes.
+const COPY: u64 = 2 << 20;
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -182,7 +185,10 @@ impl Runner<'_> {
         };
         let since = |at: u64| at.saturating_sub(began);
         let (guest, between) = match (inside.guest, mode) {
-            (Some(guest), Mode::Vm) => (Some(guest), Some(around_machine(total, guest))),
+            (Some(guest), Mode::Vm) => {
+                let guest = at_most(guest, inside.machine);
+                (Some(guest), Some(around_machine(total, guest)))
+            }
             (Some(guest), _) => (Some(guest), Some(less(total, guest))),
             (None, _) => (None, None),
         };
@@ -455,7 +461,8 @@ fn wait(child: &Child) -> nix::Result<(i32, Cpu, Option<u64>)> {
     // In KiB. It began as a copy of this process, which counts.
     let bytes = |used: libc::c_long| u64::try_from(used).unwrap_or(0).saturating_mul(1024);
     let own = getrusage(UsageWho::RUSAGE_SELF).map_or(u64::MAX, |own| bytes(own.max_rss()));
-    let peak = Some(bytes(used.ru_maxrss)).filter(|peak| *peak > own);
+    let least = own.saturating_add(COPY);
+    let peak = Some(bytes(used.ru_maxrss)).filter(|peak| *peak > least);
     Ok((status, cpu, peak))
 }
 
@@ -463,6 +470,24 @@ fn less(total: Cpu, part: Cpu) -> Cpu {
     Cpu {
         user: total.user.saturating_sub(part.user),
         system: total.system.saturating_sub(part.system),
+    }
+}
+
+/// What the guest's kernel counted, but no more than the machine used meanwhile: a guest does not know when
+/// its processor is not run.
+fn at_most(guest: Cpu, machine: Option<u64>) -> Cpu {
+    let all = guest.user.saturating_add(guest.system);
+    let Some(machine) = machine.filter(|m| *m < all) else {
+        return guest;
+    };
+    // In proportion.
+    let part = |n: u64| {
+        let scaled = u128::from(n) * u128::from(machine) / u128::from(all.max(1));
+        u64::try_from(scaled).unwrap_or(machine)
+    };
+    Cpu {
+        user: part(guest.user),
+        system: part(guest.system),
     }
 }
 
@@ -486,4 +511,21 @@ fn pidfd(pid: u32) -> nix::Result<OwnedFd> {
     let fd = Errno::result(fd)?;
     // SAFETY: the kernel has just made this descriptor ours.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_have_used_more_than_its_machine() {
+        let cpu = |user, system| Cpu { user, system };
+        assert_eq!(at_most(cpu(600, 200), Some(400)), cpu(300, 100));
+        assert_eq!(at_most(cpu(600, 200), Some(900)), cpu(600, 200));
+        assert_eq!(at_most(cpu(600, 200), None), cpu(600, 200));
+        assert_eq!(at_most(cpu(0, 0), Some(0)), cpu(0, 0));
+        let huge = at_most(cpu(u64::MAX, u64::MAX), Some(u64::MAX - 1));
+        assert!(huge.user < u64::MAX);
+        assert_eq!(around_machine(cpu(900, 50), cpu(300, 100)), cpu(500, 50));
+    }
 }

@@ -34,6 +34,8 @@ pub struct Inside {
     pub ended: Option<u64>,
     /// What the program and its descendants used.
     pub guest: Option<Cpu>,
+    /// Processor time that a machine used while the program ran in it, in microseconds.
+    pub machine: Option<u64>,
     /// Most memory that any one of them had resident, in bytes.
     pub guest_peak: Option<u64>,
     /// Calls, if all were counted.

@@ -3,6 +3,9 @@
 use nix::sys::resource::{Usage as Counted, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
+/// What the copy of a process may have resident beyond what that had, in bytes.
+const COPY: u64 = 2 << 20;
+
 /// What processes used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -20,7 +23,7 @@ impl Usage {
         let own = Usage::from(getrusage(UsageWho::RUSAGE_SELF)?);
         let mut all = Usage::from(getrusage(UsageWho::RUSAGE_CHILDREN)?);
         // A process begins as a copy of its parent, and that counts as its own.
-        if all.peak <= own.peak {
+        if all.peak <= own.peak.saturating_add(COPY) {
             all.peak = 0;
         }
         Ok(all)

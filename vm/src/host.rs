@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{AccessFlags, access};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::{AccessFlags, Pid, access};
 
 /// Where a program is, by `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
@@ -19,6 +20,16 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// Whether a program can be found.
 pub fn is_installed(name: &str) -> bool {
     find_program(name).is_some()
+}
+
+/// Processor time that this process has used so far, and another one, if it is to be counted too.
+pub fn cpu_time(other: Option<u32>) -> nix::Result<Duration> {
+    let mut all = Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?);
+    if let Some(pid) = other {
+        let pid = Pid::from_raw(i32::try_from(pid).map_err(|_| Errno::ESRCH)?);
+        all += Duration::from(clock_gettime(clock_getcpuclockid(pid)?)?);
+    }
+    Ok(all)
 }
 
 /// A descriptor of a child that is readable once it has ended (pidfd_open(2)).

@@ -78,6 +78,10 @@ pub trait Running: Send {
     fn wait(&mut self) -> Result<End>;
     /// Ends it at once, without asking the guest.
     fn stop(&mut self);
+    /// The process beside this one that it runs in, if there is one.
+    fn process(&self) -> Option<u32> {
+        None
+    }
     /// What it took to run it; `None` if nobody counts.
     fn work(&self) -> Option<Work> {
         None

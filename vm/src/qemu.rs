@@ -229,6 +229,10 @@ impl Running for Qemu {
         }))
     }
 
+    fn process(&self) -> Option<u32> {
+        Some(self.child.id())
+    }
+
     fn stop(&mut self) {
         self.stopped = true;
         if let Err(e) = self.child.kill() {

@@ -69,6 +69,8 @@ pub struct Outcome {
     pub timings: Timings,
     /// What the program and its descendants used, as the guest says.
     pub used: Option<Used>,
+    /// Processor time of this process and the monitor's while the program ran.
+    pub processor: Option<Duration>,
     /// What it took to run the machine, if the monitor counts it.
     pub work: Option<Work>,
     /// Which monitor ran the machine.
@@ -166,6 +168,8 @@ pub fn run(run: Run) -> Result<Outcome> {
         phase: Phase::Boots,
         open_outputs: 0,
         used: None,
+        processor_before: None,
+        processor: None,
     };
     let outputs = [(stdout, 1), (stderr, 2)].map(|(s, fd)| Output::start(s, fd, &session.events));
     let [stdout, stderr] = outputs;
@@ -177,6 +181,7 @@ pub fn run(run: Run) -> Result<Outcome> {
         exit_code,
         timings: session.timings,
         used: session.used,
+        processor: session.processor,
         work: session.machine.work(),
         monitor,
         kernel_files,
@@ -257,6 +262,9 @@ struct Session {
     /// Streams to the host that have not come to their end.
     open_outputs: u32,
     used: Option<Used>,
+    /// Processor time until the program started, and while it ran.
+    processor_before: Option<Duration>,
+    processor: Option<Duration>,
 }
 
 impl Session {
@@ -289,6 +297,7 @@ impl Session {
                 Event::Guest(FromGuest::Started) if self.phase == Phase::Told => {
                     self.phase = Phase::Runs;
                     self.timings.mark("program started");
+                    self.processor_before = self.processor_so_far();
                     self.raw = self.start.terminal[0].then(Raw::enter).flatten();
                     if let Some(stream) = stdin.take() {
                         input = Some(Input::start(stream)?);
@@ -317,6 +326,11 @@ impl Session {
         }
     }
 
+    /// Processor time of this process and the monitor's.
+    fn processor_so_far(&self) -> Option<Duration> {
+        host::cpu_time(self.machine.process()).ok()
+    }
+
     fn hear(&mut self, message: FromGuest) -> Result<()> {
         let out_of_turn = |m: &FromGuest, phase: Phase| {
             Error::Failed(format!(
@@ -338,6 +352,9 @@ impl Session {
             }
             (FromGuest::Used(used), Phase::Runs) => {
                 self.used = Some(used);
+                let so_far = self.processor_so_far();
+                let during = |(now, before): (Duration, Duration)| now.checked_sub(before);
+                self.processor = so_far.zip(self.processor_before).and_then(during);
                 Ok(())
             }
             (FromGuest::Ended(status), Phase::Runs) => {
