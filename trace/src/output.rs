@@ -1,6 +1,6 @@
 //! Where a trace goes: one stream, or a file for each thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// The place of a thread's id in the name of its file.
 const PID: &[u8] = b"%p";
+
+/// Files that are open at once: a program may have more threads than a process descriptors.
+const MOST_OPEN: usize = 256;
 
 /// Where lines go.
 pub enum Output {
@@ -22,8 +25,10 @@ pub enum Output {
         name: PathBuf,
         /// Whether what is there is kept.
         append: bool,
-        /// Those of threads that have not ended.
+        /// Those of threads that have not ended, or some of them.
         open: HashMap<i32, BufWriter<File>>,
+        /// Threads that have a file.
+        known: HashSet<i32>,
     },
 }
 
@@ -55,6 +60,7 @@ impl Output {
             name: name.into(),
             append,
             open: HashMap::new(),
+            known: HashSet::new(),
         }
     }
 
@@ -77,11 +83,17 @@ impl Output {
                 name,
                 append,
                 open: files,
+                known,
             } => {
                 if let Some(file) = files.get_mut(&pid) {
                     return file.write_all(text.as_bytes());
                 }
-                let mut file = open(&with_pid(name, pid), *append)?;
+                if files.len() >= MOST_OPEN {
+                    files.values_mut().try_for_each(Write::flush)?;
+                    files.clear();
+                }
+                let again = !known.insert(pid);
+                let mut file = open(&with_pid(name, pid), *append || again)?;
                 file.write_all(text.as_bytes())?;
                 files.insert(pid, file);
                 Ok(())
@@ -130,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_files_hold_the_thread() {
+    fn each_thread_has_a_file() {
         assert_eq!(
             with_pid(Path::new("/a/%p/t.%p"), 12),
             Path::new("/a/12/t.12")
@@ -143,6 +155,18 @@ mod tests {
             name(Output::separate(Path::new("t"), false)),
             Path::new("t.%p")
         );
+        let dir = std::env::temp_dir().join(format!("duet-output-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let mut many = Output::separate(&dir.join("t"), false);
+        let threads = 2 * MOST_OPEN as i32;
+        for round in ["a", "b"] {
+            (0..threads).for_each(|pid| many.write(pid, round).unwrap());
+        }
+        many.flush().unwrap();
+        let whole =
+            |pid: i32| std::fs::read_to_string(dir.join(format!("t.{pid}"))).unwrap() == "ab";
+        assert!((0..threads).all(whole));
+        std::fs::remove_dir_all(&dir).unwrap();
         let of_file = Output::file(Path::new("%p.txt"), false).unwrap();
         assert_eq!(name(of_file), Path::new("%p.txt"));
     }

@@ -13,6 +13,10 @@ const ELEMENTS: usize = 32;
 /// The same, if all are asked for: what a hostile length may cost.
 const MOST: usize = 4096;
 
+/// Bytes of text behind which strings and buffers of a call are shown as addresses only: what many of them
+/// may cost together.
+const MOST_TEXT: usize = 8 << 20;
+
 /// Little-endian numbers out of bytes; 0 beyond the end.
 pub struct Fields<'a>(pub &'a [u8]);
 
@@ -173,6 +177,7 @@ impl Memory<'_> {
 
     fn text(&self, out: &mut String, addr: u64, max: usize) {
         match self.string(addr, max) {
+            _ if out.len() > MOST_TEXT => address(out, addr),
             Some((bytes, cut)) if addr != 0 => quoted(out, &bytes, cut),
             _ => address(out, addr),
         }
@@ -185,6 +190,9 @@ impl Memory<'_> {
 
     /// A buffer of `len` bytes, cut at the limit.
     pub fn buffer(&self, out: &mut String, addr: u64, len: u64) {
+        if out.len() > MOST_TEXT {
+            return address(out, addr);
+        }
         let shown = usize::try_from(len).unwrap_or(usize::MAX).min(self.limit);
         match self.read(addr, shown) {
             Some(bytes) if addr != 0 => quoted(out, &bytes, len > shown as u64),
