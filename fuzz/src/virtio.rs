@@ -13,6 +13,7 @@ use duet_vm::monitor::memory;
 use duet_vm::monitor::mmio::Transport;
 use duet_vm::virtio::console::Console;
 use duet_vm::virtio::device::Device;
+use duet_vm::virtio::net::Net;
 use duet_vm::virtio::rng::Rng;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -129,10 +130,11 @@ pub fn run(data: &[u8]) {
     };
     let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     ours.set_nonblocking(true).expect("a socket");
-    let console = first % 3 != 0;
-    let device: Box<dyn Device> = match console {
-        true => Box::new(Console::new(vec![("port", theirs)])),
-        false => Box::new(Rng),
+    // With each, how the last request is made: its queue, and the flags of its descriptor.
+    let (device, queue, flags): (Box<dyn Device>, u64, u8) = match first % 4 {
+        0 => (Box::new(Rng), 0, 2),
+        1 => (Box::new(Net::new(theirs).expect("a card")), 1, 0),
+        _ => (Box::new(Console::new(vec![("port", theirs)])), 3, 0),
     };
     let memory = memory::create(MEMORY).expect("memory");
     let device = Transport::new(device, memory.clone(), || Ok(())).expect("a device");
@@ -175,16 +177,18 @@ pub fn run(data: &[u8]) {
             ),
             _ if c & 1 == 0 => guest.kick(a % queues),
             _ => {
-                // Whether there is room, or something to read, does not matter.
-                let _ = ours.write(&[7; 600]);
+                // Whether there is room, or something to read, does not matter. For a card, a frame's length
+                // and less of it, or more.
+                let mut bytes = [7; 600];
+                bytes[..4].copy_from_slice(&[0, (b == 0) as u8, a as u8 & 1, c as u8]);
+                let _ = ours.write(&bytes[..(2 * b as usize).clamp(1, 600)]);
                 let _ = ours.read(&mut [0; 4096]);
             }
         }
     }
     guest.start();
     assert_eq!(guest.get(0x70), RUNS);
-    match console {
-        true => guest.ask(3, 0),
-        false => guest.ask(0, 2),
-    }
+    // Nobody holds up what it sends.
+    drop(ours);
+    guest.ask(queue, flags);
 }
