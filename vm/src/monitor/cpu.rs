@@ -3,7 +3,10 @@
 //! Documentation/arch/x86/boot.rst ("64-bit boot protocol") and Xen's docs/misc/pvh.pandoc; CPUID leaves as
 //! in Intel's and AMD's manuals.
 
-use kvm_bindings::{CpuId, Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, Msrs, kvm_cpuid_entry2, kvm_fpu, kvm_msr_entry,
+    kvm_regs, kvm_segment,
+};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -47,55 +50,67 @@ const EFER_LMA: u64 = 1 << 10;
 
 /// Describes the processor `id` of `count`, as KVM can run it.
 pub fn describe(vm: &Vm, vcpu: &VcpuFd, id: u32, count: u32) -> Result<()> {
-    let mut cpuid: CpuId = vm.cpuid().clone();
-    // Bits of an id that tell processors of the one package apart.
-    let id_bits = count.next_power_of_two().trailing_zeros();
-    for leaf in cpuid.as_mut_slice() {
+    let mut leaves = vm.cpuid().as_slice().to_vec();
+    number(&mut leaves, id, count);
+    for leaf in leaves.iter_mut().filter(|l| l.function == 1) {
+        // A hypervisor is there; and the local timer's kind.
+        leaf.ecx = (leaf.ecx & !(1 << 24)) | 1 << 31 | u32::from(vm.has_tsc_deadline()) << 24;
+    }
+    let cpuid = CpuId::from_entries(&leaves)
+        .map_err(|e| Error::Failed(format!("describing a processor: {e:?}")))?;
+    vcpu.set_cpuid2(&cpuid)
+        .map_err(step("describing a processor"))
+}
+
+/// Says in `leaves` which processor of how many this is: all are cores of one package, with one thread each.
+fn number(leaves: &mut Vec<kvm_cpuid_entry2>, id: u32, count: u32) {
+    // Bits of an id that tell the cores apart.
+    let bits = count.next_power_of_two().trailing_zeros();
+    let is_topology = |function| matches!(function, 0xb | 0x1f);
+    // KVM leaves it to us to say how deep the topology is.
+    let mut functions: Vec<u32> = leaves.iter().map(|l| l.function).collect();
+    functions.retain(|f| is_topology(*f));
+    functions.dedup();
+    leaves.retain(|l| !is_topology(l.function));
+    for function in functions {
+        for (index, shift, number, kind) in [(0, 0, 1, 1), (1, bits, count, 2), (2, 0, 0, 0)] {
+            leaves.push(kvm_cpuid_entry2 {
+                function,
+                index,
+                flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+                eax: shift,
+                ebx: number,
+                ecx: index | kind << 8,
+                edx: id,
+                padding: [0; 3],
+            });
+        }
+    }
+    for leaf in leaves {
         match leaf.function {
             1 => {
-                // Initial APIC id, logical processors, bytes of a CLFLUSH line in units of 8.
-                leaf.ebx = (leaf.ebx & 0xffff) | ((count.min(255)) << 16) | (id << 24);
-                // HTT: the count above is valid.
-                leaf.edx = (leaf.edx & !(1 << 28)) | (u32::from(count > 1) << 28);
-                leaf.ecx |= 1 << 31;
-                leaf.ecx = (leaf.ecx & !(1 << 24)) | (u32::from(vm.has_tsc_deadline()) << 24);
+                // Initial id, logical processors; HTT: their number is valid.
+                leaf.ebx = (leaf.ebx & 0xffff) | count.min(255) << 16 | id << 24;
+                leaf.edx = (leaf.edx & !(1 << 28)) | u32::from(count > 1) << 28;
             }
-            // Processors that share a cache, and cores of the package (Intel): all threads are cores.
+            // Processors that share a cache, and cores of the package (Intel).
             4 if leaf.eax & 0x1f != 0 => {
                 let shared = match (leaf.eax >> 5) & 7 {
                     3.. => count - 1,
                     _ => 0,
                 };
                 leaf.eax =
-                    (leaf.eax & 0x3fff) | (shared.min(0xfff) << 14) | ((count - 1).min(63) << 26);
-            }
-            // Topology: one thread a core, `count` cores a package.
-            0xb | 0x1f => {
-                let (bits, number, kind) = match leaf.index {
-                    0 => (0, 1, 1),
-                    1 => (id_bits, count, 2),
-                    _ => (0, 0, 0),
-                };
-                leaf.eax = bits;
-                leaf.ebx = number;
-                leaf.ecx = (leaf.index & 0xff) | (kind << 8);
-                leaf.edx = id;
+                    (leaf.eax & 0x3fff) | shared.min(0xfff) << 14 | (count - 1).min(63) << 26;
             }
             // Cores of the package (AMD).
             0x8000_0008 => {
-                leaf.ecx = (leaf.ecx & !0xf0ff) | ((count - 1).min(255)) | (id_bits << 12);
+                leaf.ecx = (leaf.ecx & !0xf0ff) | (count - 1).min(255) | bits << 12;
             }
-            // Extended APIC id (AMD): a node of its own kind is not announced.
-            0x8000_001e => {
-                leaf.eax = id;
-                leaf.ebx = id & 0xff;
-                leaf.ecx = 0;
-            }
+            // Id, core and node (AMD).
+            0x8000_001e => (leaf.eax, leaf.ebx, leaf.ecx) = (id, id & 0xff, 0),
             _ => (),
         }
     }
-    vcpu.set_cpuid2(&cpuid)
-        .map_err(step("describing a processor"))
 }
 
 /// Sets the registers that every processor has the same: memory types, and string instructions that are
@@ -274,6 +289,43 @@ fn descriptor(s: &kvm_segment) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_cores_of_one_package() {
+        let leaf = |function, eax, ebx| kvm_cpuid_entry2 {
+            function,
+            eax,
+            ebx,
+            ..kvm_cpuid_entry2::default()
+        };
+        // A third-level cache; a topology without levels.
+        let all = [
+            leaf(1, 7, 0xff00_0800),
+            leaf(4, 0x63, 0),
+            leaf(0xb, 0, 0),
+            leaf(0x8000_0008, 0, 0),
+        ];
+        let mut leaves = all.to_vec();
+        number(&mut leaves, 2, 3);
+        let find = |function, index| {
+            let mut found = leaves.iter();
+            *found
+                .find(|l| (l.function, l.index) == (function, index))
+                .unwrap()
+        };
+        assert_eq!(find(1, 0).ebx, 0x0203_0800);
+        assert_eq!(find(1, 0).edx, 1 << 28);
+        assert_eq!(find(4, 0).eax, 0x63 | 2 << 14 | 2 << 26);
+        assert_eq!(find(0x8000_0008, 0).ecx, 2 | 2 << 12);
+        let levels = [0, 1, 2]
+            .map(|i| find(0xb, i))
+            .map(|l| (l.eax, l.ebx, l.ecx, l.edx));
+        assert_eq!(levels, [(0, 1, 0x100, 2), (2, 3, 0x201, 2), (0, 0, 2, 2)]);
+        // One alone is as if it were not numbered.
+        let mut leaves = all.to_vec();
+        number(&mut leaves, 0, 1);
+        assert_eq!((leaves[0].ebx, leaves[0].edx), (0x0001_0800, 0));
+    }
 
     #[test]
     fn descriptors_are_those_of_the_manuals() {
