@@ -1,6 +1,6 @@
 //! `duet trace`.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +12,7 @@ use duet_trace::filter::{Filter, Status};
 use duet_trace::format::{Clock, Style};
 use duet_trace::output::Output;
 use duet_trace::recorder::{Form, Naming, Recorder, Settings, Show};
+use duet_trace::summary::{self, Summary};
 
 use crate::run;
 
@@ -98,6 +99,10 @@ pub struct Options {
     /// the host, and why it failed
     #[arg(long)]
     explain: bool,
+    /// At the end, sum the run up: text, json, or html, to standard error or a file; may be repeated. Calls
+    /// are then shown only where -o or -C says so
+    #[arg(long, value_name = "FORM[=FILE]", value_parser = Page::parse)]
+    summary: Vec<Page>,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -109,6 +114,54 @@ pub struct Options {
     fast: bool,
     #[command(flatten)]
     run: run::Options,
+}
+
+/// A summary's form, and where it goes.
+#[derive(Clone)]
+struct Page {
+    form: PageForm,
+    file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PageForm {
+    Text,
+    Json,
+    Html,
+}
+
+impl Page {
+    fn parse(text: &str) -> Result<Page, String> {
+        let (form, file) = match text.split_once('=') {
+            Some((_, "")) => return Err("the file's name is missing behind =".into()),
+            Some((form, file)) => (form, Some(PathBuf::from(file))),
+            None => (text, None),
+        };
+        let form = match form {
+            "text" => PageForm::Text,
+            "json" => PageForm::Json,
+            "html" if file.is_none() => {
+                return Err("a page is for a file: html=FILE".into());
+            }
+            "html" => PageForm::Html,
+            _ => return Err("there are text, json and html=FILE".into()),
+        };
+        Ok(Page { form, file })
+    }
+
+    fn write(&self, summary: &Summary) -> Result<()> {
+        let text = match self.form {
+            PageForm::Text => summary::text::page(summary),
+            PageForm::Json => summary.json()?,
+            PageForm::Html => summary::html::page(summary),
+        };
+        match &self.file {
+            Some(path) => std::fs::write(path, text).with_context(|| path.display().to_string()),
+            None => stderr()
+                .write_all(text.as_bytes())
+                .context("standard error"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -203,6 +256,7 @@ fn show(options: &Options) -> Show {
     match (options.counts_only, options.counts) {
         (true, _) => Show::Counts(order),
         (_, true) => Show::Both(order),
+        _ if !options.summary.is_empty() && options.output.is_none() => Show::Nothing,
         _ => Show::Calls,
     }
 }
@@ -250,11 +304,13 @@ pub fn main(options: &Options) -> Result<u8> {
         form: form(options),
         show: show(options),
         explain: options.explain,
+        summary: !options.summary.is_empty(),
         fast: options.fast,
         first: args.map(|a| a.as_bytes().to_vec()).collect(),
         variables: config.env.iter().map(|v| v.as_bytes().to_vec()).collect(),
     };
-    if options.explain {
+    let sums_up = !options.summary.is_empty();
+    if options.explain || sums_up {
         duet_vfs::account::keep();
     }
     let recorder = Recorder::new(output(options)?, settings);
@@ -262,5 +318,10 @@ pub fn main(options: &Options) -> Result<u8> {
     recorder
         .finish(outcome.transfers)
         .context("writing the trace")?;
+    if let Some(summary) = recorder.summary() {
+        for page in &options.summary {
+            page.write(&summary).context("writing the summary")?;
+        }
+    }
     Ok(outcome.exit_code)
 }

@@ -50,6 +50,14 @@ pub fn of(call: &Call) -> Option<Arc<Served>> {
     held.get(&call.tid.0).filter(|s| s.call == call.id).cloned()
 }
 
+/// What was done for the last emulated call of a thread.
+pub fn last(tid: Tid) -> Option<Arc<Served>> {
+    if !account::kept() {
+        return None;
+    }
+    HELD.lock().get(&tid.0).cloned()
+}
+
 /// A thread has ended.
 pub fn forget(tid: Tid) {
     if account::kept() {

@@ -145,7 +145,7 @@ impl Explanation {
     }
 
     /// Why it failed.
-    fn why(&self) -> Option<String> {
+    pub fn why(&self) -> Option<String> {
         let errno = self.failed?;
         let (name, meaning) = errno_text(errno);
         let found = self

@@ -5,8 +5,8 @@
 //! signals. Guest memory is read while the thread is stopped, and every byte of it is untrusted.
 //!
 //! [`recorder`] is the observer of an engine: it shows of a run what a [`filter`] lets through, as lines of
-//! text ([`format`](mod@format)), as JSON ([`json`]), explained ([`explain`]) or counted ([`counts`]), in one file or
-//! several ([`output`]). It
+//! text ([`format`](mod@format)), as JSON ([`json`]), explained ([`explain`]), counted ([`counts`]) or summed up
+//! ([`summary`]), in one file or several ([`output`]). It
 //! decodes without a lock, and holds its one lock while it writes; it calls nobody else's code under it.
 
 pub mod counts;
@@ -27,6 +27,7 @@ mod shapes;
 pub mod signals;
 mod special;
 pub mod structs;
+pub mod summary;
 mod terminals;
 mod text;
 

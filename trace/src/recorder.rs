@@ -20,6 +20,8 @@ use crate::format::{Lines, Style, Whose};
 use crate::json::Event;
 use crate::output::Output;
 use crate::structs::Fields;
+use crate::summary::Summary;
+use crate::summary::collect::Collector;
 use crate::{sets, signals};
 
 /// How often what is kept back is written.
@@ -59,6 +61,8 @@ pub enum Show {
     Counts(Order),
     /// Both.
     Both(Order),
+    /// Neither: there is a summary.
+    Nothing,
 }
 
 /// What is shown, and how.
@@ -77,6 +81,8 @@ pub struct Settings {
     pub show: Show,
     /// Whether it is explained what became of each.
     pub explain: bool,
+    /// Whether a summary is gathered.
+    pub summary: bool,
     /// The engine tells of intercepted calls only, from several threads, and of no signals and ends.
     pub fast: bool,
     /// The first program's arguments, its name as given the first of them; its `execve` is Duet's own.
@@ -119,6 +125,7 @@ struct State {
     lines: Lines,
     threads: HashMap<i32, Thread>,
     counts: Counts,
+    summary: Option<Collector>,
     /// Where the first program was found.
     program: Vec<u8>,
     /// The first program runs; what comes before is Duet's own.
@@ -216,11 +223,13 @@ impl Recorder {
             Form::Text(style) => style,
             Form::Json => Style::default(),
         };
+        let summary = settings.summary.then(|| Collector::new(&settings.first));
         Arc::new_cyclic(|me| Recorder {
             state: Mutex::new(State {
                 lines: Lines::new(out, style),
                 threads: HashMap::new(),
                 counts: Counts::default(),
+                summary,
                 program: Vec::new(),
                 started: false,
                 most: MANY_THREADS,
@@ -229,6 +238,12 @@ impl Recorder {
             names: OnceLock::new(),
             me: me.clone(),
         })
+    }
+
+    /// The summary, if one was gathered. To be called once, when all has ended.
+    pub fn summary(&self) -> Option<Summary> {
+        let collector = self.state().summary.take();
+        collector.map(Collector::finish)
     }
 
     /// Writes the counts, and what is still kept back. To be called when all has ended: threads of the
@@ -281,7 +296,7 @@ impl Recorder {
     }
 
     fn shows_calls(&self) -> bool {
-        !matches!(self.settings.show, Show::Counts(_))
+        matches!(self.settings.show, Show::Calls | Show::Both(_))
     }
 
     fn shows_text(&self) -> bool {
@@ -347,6 +362,11 @@ impl Recorder {
         let thread = state.thread(tid);
         thread.loading = Some(None);
         thread.call = None;
+        let pid = thread.pid;
+        if let Some(summary) = &mut state.summary {
+            let served = accounts::last(former).filter(|_| !first);
+            summary.executed(pid, served.as_deref(), &state.program);
+        }
         match begun {
             Some(begun) => self.finish_call(state, tid, begun, Ended::Answered(0), "0"),
             None if first => self.first_program(state, tid),
@@ -557,7 +577,14 @@ impl Observer for Recorder {
 
     fn started(&self, parent: Tid, tid: Tid) {
         let mut state = self.state();
-        state.thread(tid);
+        let made = state.thread(tid);
+        let (pid, number) = (made.pid, made.tid);
+        if state.started && state.summary.is_some() {
+            let parent = state.thread(parent).pid;
+            if let Some(summary) = &mut state.summary {
+                summary.started(parent, pid, number);
+            }
+        }
         if !self.shows_calls() || !state.started || matches!(self.settings.form, Form::Text(_)) {
             return;
         }

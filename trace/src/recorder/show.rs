@@ -124,7 +124,11 @@ impl Recorder {
         if !filter.shows_status(status) {
             return;
         }
-        if self.settings.show != Show::Calls {
+        let pid = state.thread(tid).pid;
+        if let Some(summary) = &mut state.summary {
+            summary.called(pid, &begun.call, row, result, took);
+        }
+        if matches!(self.settings.show, Show::Counts(_) | Show::Both(_)) {
             state.counts.add(row.nr, failed, took);
         }
         if !self.shows_calls() {
@@ -237,6 +241,11 @@ impl Recorder {
         let name = sets::signal(libc::WTERMSIG(status).into());
         let code = libc::WEXITSTATUS(status);
         let whose = state.whose(tid);
+        let thread = state.thread(tid);
+        let (pid, number) = (thread.pid, thread.tid);
+        if let Some(summary) = &mut state.summary {
+            summary.ended(pid, number, status);
+        }
         if self.shows_calls() && !self.settings.filter.hide_ends {
             match self.settings.form {
                 Form::Json => {
