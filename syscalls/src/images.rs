@@ -17,10 +17,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use duet_vfs::BackingId;
+use duet_vfs::counted::{fstat, linkat, mkdirat, openat, unlinkat};
 use duet_vfs::types::{Errno, Result};
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
+use nix::fcntl::{OFlag, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{LinkatFlags, UnlinkatFlags};
 use parking_lot::Mutex;
 
 /// The directory that the guest has as its root.

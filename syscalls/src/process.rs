@@ -156,7 +156,9 @@ impl Process {
     fn settle(&self) {
         let mut pending = self.pending_exec.lock();
         let copy = pending.as_ref().and_then(|p| p.native.as_ref());
-        let exe = nix::sys::stat::stat(format!("/proc/{}/exe", self.tgid).as_str());
+        let exe = host("stat", || {
+            nix::sys::stat::stat(format!("/proc/{}/exe", self.tgid).as_str())
+        });
         let (Some(copy), Ok(exe)) = (copy.map(|n| n.copy), exe) else {
             return;
         };

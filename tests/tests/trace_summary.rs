@@ -163,7 +163,7 @@ fn the_text_stands_alone() {
 const PROBE: &str = "<script>
 const style = getComputedStyle(document.body);
 const charts = [...document.querySelectorAll('svg.chart')];
-const drawn = charts.length >= 4 && charts.every(c => c.getBoundingClientRect().height > 10);
+const drawn = charts.length == 6 && charts.every(c => c.getBoundingClientRect().height > 10);
 const bar = getComputedStyle(document.querySelector('svg .emulated')).fill;
 const field = document.querySelector('input[data-for=files]');
 field.value = 'MOTD';

@@ -21,6 +21,7 @@ use duet_loader::{
     HEAD_SIZE, Ids, Image, LoadError, MAX_BLOCK, MAX_DEPTH, Plan, ReadAt, Script, StackError,
     StackFix, encode, records_for, rewrite_stack,
 };
+use duet_vfs::account::host;
 use duet_vfs::counted::read_text;
 use duet_vfs::types::{Caps, Creds, Errno, FileType, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
@@ -241,7 +242,9 @@ pub fn prepare(
 fn random_word() -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: the buffer has the length that is announced.
-    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    let n = host("getrandom", || unsafe {
+        libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0)
+    });
     if n != bytes.len() as isize {
         // Only before the host has any randomness at all: the image then lies where it always does.
         log::warn!("the host has no random numbers; addresses are not randomised");
@@ -280,8 +283,12 @@ fn open_program(vfs: &Vfs, cx: &Context<'_>, location: &Location) -> Result<File
 /// Whether somebody has the file open for writing: the kernel then grants no read lease on it. Where
 /// leases are not to be had (another's file, a file system without them) nobody is assumed to.
 fn is_written_to(file: &OwnedFd) -> bool {
-    // SAFETY: integers.
-    let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    let lease = |kind: i32| {
+        // SAFETY: integers.
+        host("fcntl", || unsafe {
+            libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind)
+        })
+    };
     // Duet itself holds what it opens for a moment longer than the guest waits for it.
     const TRIES: u32 = 3;
     for _ in 0..TRIES {
@@ -495,7 +502,9 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
 
 /// Whether the caller's image really is the stub: what it inherits by `execve` hangs on that.
 fn runs_stub(t: &Task) -> bool {
-    let exe = nix::sys::stat::stat(format!("/proc/{}/exe", t.call.tid.0).as_str());
+    let exe = host("stat", || {
+        nix::sys::stat::stat(format!("/proc/{}/exe", t.call.tid.0).as_str())
+    });
     let stub = t.kernel.stub_id;
     exe.is_ok_and(|exe| {
         (BackingId {

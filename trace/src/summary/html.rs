@@ -245,7 +245,9 @@ fn files(out: &mut String, s: &Summary) {
             row
         })
         .collect();
-    *out += "<h2>Files by layer</h2>\n";
+    *out += "<h2>Files by layer</h2>\n<p class=\"dim\">How many were touched; nowhere: names that were looked \
+             for in vain.</p>\n";
+    *out += &svg::layers(&s.layers);
     table(out, "layers", &columns, &rows);
     let mut columns = vec![("file", true), ("layer", true)];
     columns.extend(USES);
@@ -289,6 +291,7 @@ fn failures(out: &mut String, s: &Summary) {
         })
         .collect();
     *out += "<h2>Failures</h2>\n";
+    *out += &svg::failures(&s.failures);
     table(out, "failures", &columns, &rows);
     more(out, s.failures.len(), ROWS);
 }

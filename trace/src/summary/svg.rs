@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::text::{end, programs, time};
-use super::{Group, Host, Kinds, Summary};
+use super::{Failure, Group, Host, Kinds, Layer, Summary};
 
 /// Width of every chart, in units of its own.
 const WIDTH: f64 = 900.0;
@@ -253,6 +253,47 @@ pub fn names(groups: &[Group]) -> String {
         })
         .collect();
     bars("Time by call", &all)
+}
+
+/// Files by layer, and what was done to them.
+pub fn layers(layers: &[Layer]) -> String {
+    let all: Vec<_> = layers
+        .iter()
+        .take(BARS)
+        .map(|l| {
+            let u = &l.uses;
+            let changed = u.written + u.made + u.removed;
+            let title = format!(
+                "{}: {} files; opened to read {} times, changed {} times, copied up {} times, looked for in \
+                 vain {} times",
+                l.name, l.files, u.opened, changed, u.copied, u.missing
+            );
+            (l.name.as_str(), l.files as f64, l.files.to_string(), title)
+        })
+        .collect();
+    bars("Files by layer", &all)
+}
+
+/// How often calls failed, by call and error.
+pub fn failures(failures: &[Failure]) -> String {
+    let mut sums: Vec<(String, u64)> = Vec::new();
+    for f in failures {
+        let name = format!("{} {}", f.call, f.error);
+        match sums.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, sum)) => *sum += f.count,
+            None => sums.push((name, f.count)),
+        }
+    }
+    sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let all: Vec<_> = sums
+        .iter()
+        .take(BARS)
+        .map(|(name, n)| {
+            let title = format!("{name}: {n} times");
+            (name.as_str(), *n as f64, n.to_string(), title)
+        })
+        .collect();
+    bars("Failures by call and error", &all)
 }
 
 /// Time by call to the host.

@@ -68,7 +68,7 @@ fn natively_loaded(mut state: State) -> State {
 pub(crate) fn give_back(t: &Task, held: Held) {
     let still = t
         .copy_of(held.number)
-        .and_then(|fd| nix::sys::stat::fstat(fd.as_fd()));
+        .and_then(|fd| duet_vfs::counted::fstat(fd.as_fd()));
     if !still.is_ok_and(|s| (s.st_dev, s.st_ino) == (held.copy.dev, held.copy.ino)) {
         return;
     }
