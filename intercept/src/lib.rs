@@ -125,8 +125,13 @@ pub trait Engine: Send + Sync {
         cloexec: bool,
     ) -> Result<RawFd>;
 
-    /// Gives the caller a copy of `fd` and ends the call with its number, in one step.
-    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()>;
+    /// Gives the caller a copy of `fd` and ends the call with its number, which it returns too, in one step.
+    fn answer_with_descriptor(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        cloexec: bool,
+    ) -> Result<RawFd>;
 
     /// Makes the caller perform another call instead; its result is the original call's result.
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()>;

@@ -21,7 +21,8 @@ pub trait Observer: Send + Sync {
     fn wants_result(&self, call: &Call) -> bool;
 
     /// A call ended with this value, or negated errno (those above 511 are the kernel's own, for calls
-    /// that a signal interrupts). `None` if that is not known.
+    /// that a signal interrupts). With [`Observed`], a call that returns a descriptor may be told of when
+    /// the thread has made the next already; its memory is not to be looked at then.
     fn left(&self, call: &Call, how: Ended);
 
     /// A signal is about to be delivered.
@@ -103,9 +104,16 @@ impl<E: Engine> Engine for Observed<E> {
         self.engine.inject(call, fd, at, cloexec)
     }
 
-    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()> {
-        let number = self.engine.inject(call, fd, None, cloexec)?;
-        self.answer(call, Answer::Value(number.into()))
+    fn answer_with_descriptor(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        cloexec: bool,
+    ) -> Result<RawFd> {
+        // In one step, as its number is known only then. The caller may be in its next call already.
+        let number = self.engine.answer_with_descriptor(call, fd, cloexec)?;
+        self.observer.left(call, Ended::Answered(number.into()));
+        Ok(number)
     }
 
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {

@@ -94,7 +94,12 @@ impl Engine for Seccomp {
         self.add_fd(call, request)
     }
 
-    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()> {
+    fn answer_with_descriptor(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        cloexec: bool,
+    ) -> Result<RawFd> {
         let request = AddFd {
             id: call.id,
             flags: notify::ADDFD_SEND,
@@ -102,7 +107,7 @@ impl Engine for Seccomp {
             newfd: 0,
             newfd_flags: cloexec_flag(cloexec),
         };
-        self.add_fd(call, request).map(drop)
+        self.add_fd(call, request)
     }
 
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {

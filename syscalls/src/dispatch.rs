@@ -113,7 +113,7 @@ pub fn finish(task: &Task, result: Result<Reply>) {
                 .engine
                 .answer_with_descriptor(call, fd.as_fd(), cloexec)
             {
-                Ok(()) | Err(Errno::ESRCH) => (),
+                Ok(_) | Err(Errno::ESRCH) => (),
                 // The caller's table is full (EMFILE), or the like.
                 Err(e) => send(kernel, call, Answer::Error(e)),
             }

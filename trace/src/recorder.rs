@@ -27,6 +27,9 @@ use crate::{sets, signals};
 /// How often what is kept back is written.
 const FLUSH: Duration = Duration::from_millis(100);
 
+/// Calls of one thread that are kept at most: nobody tells of the end of one that is killed.
+const MOST_CALLS: usize = 4;
+
 /// Threads of which ends are not told, before those that are gone are looked for.
 const MANY_THREADS: usize = 1024;
 
@@ -115,7 +118,8 @@ struct Thread {
     pid: i32,
     /// That of its process outside.
     group: i32,
-    call: Option<Begun>,
+    /// Calls that it is in: one, or two if the end of the first has yet to be told.
+    calls: Vec<Begun>,
     /// It loads a program: the calls of the stub are not the program's. The page that they come from,
     /// once known.
     loading: Option<Option<u64>>,
@@ -172,6 +176,12 @@ fn seconds(at: SystemTime) -> f64 {
 }
 
 impl Thread {
+    /// Takes the call that `is` means.
+    fn take(&mut self, is: impl Fn(&Begun) -> bool) -> Option<Begun> {
+        let at = self.calls.iter().position(is)?;
+        Some(self.calls.remove(at))
+    }
+
     /// What `/proc` says of it; of one that is gone, its outer id.
     fn new(tid: Tid) -> Thread {
         let text = std::fs::read_to_string(format!("/proc/{}/status", tid.0)).unwrap_or_default();
@@ -329,10 +339,7 @@ impl Recorder {
     /// A program has taken the place of another in the process of `tid`.
     fn loaded(&self, state: &mut State, tid: Tid, former: Tid) {
         let first = !std::mem::replace(&mut state.started, true);
-        let executes = |t: &Thread| {
-            let nr = t.call.as_ref().map(|b| i64::from(b.call.nr));
-            matches!(nr, Some(libc::SYS_execve | libc::SYS_execveat))
-        };
+        let executes = |t: &Thread| t.calls.iter().any(|b| b.executes());
         // Without an event of its own, it is seen when it reports.
         let caller = match state.threads.get(&former.0) {
             Some(t) if executes(t) => Some(former.0),
@@ -344,7 +351,7 @@ impl Recorder {
         };
         let begun = caller
             .and_then(|n| state.threads.get_mut(&n))
-            .and_then(|t| t.call.take());
+            .and_then(|t| t.take(Begun::executes));
         if let Some(caller) = caller.filter(|&n| n != tid.0) {
             let whose = state.whose(Tid(caller));
             let words = format!("+++ superseded by execve in pid {} +++", whose.shown);
@@ -361,7 +368,7 @@ impl Recorder {
         }
         let thread = state.thread(tid);
         thread.loading = Some(None);
-        thread.call = None;
+        thread.calls.clear();
         let pid = thread.pid;
         if let Some(summary) = &mut state.summary {
             let served = accounts::last(former).filter(|_| !first);
@@ -376,6 +383,13 @@ impl Recorder {
 }
 
 impl Begun {
+    fn executes(&self) -> bool {
+        matches!(
+            i64::from(self.call.nr),
+            libc::SYS_execve | libc::SYS_execveat
+        )
+    }
+
     /// Whether all arguments have been decoded.
     fn complete(&self) -> bool {
         let last = self.args.each().map(|(i, _)| i).max();
@@ -474,11 +488,17 @@ impl Observer for Recorder {
             let code = call.args.first().map_or(0, |&n| n as i32 & 0xff);
             return self.gone(&mut state, call.tid, code << 8);
         }
-        state.thread(call.tid).call = Some(begun);
+        let thread = state.thread(call.tid);
+        if thread.calls.len() >= MOST_CALLS {
+            thread.calls.remove(0);
+        }
+        thread.calls.push(begun);
     }
 
     fn wants_result(&self, call: &Call) -> bool {
-        self.state().thread(call.tid).call.is_some()
+        let mut state = self.state();
+        let calls = &state.thread(call.tid).calls;
+        calls.iter().any(|b| b.call.id == call.id)
     }
 
     fn left(&self, call: &Call, how: Ended) {
@@ -487,7 +507,7 @@ impl Observer for Recorder {
             // It shows when the new program reports.
             return;
         }
-        let begun = self.state().thread(call.tid).call.take();
+        let begun = self.state().thread(call.tid).take(|b| b.call.id == call.id);
         let Some(mut begun) = begun else {
             return;
         };

@@ -193,11 +193,17 @@ impl Engine for Ptrace {
         self.request(move |t| t.inject(&call, fd, at, cloexec))
     }
 
-    fn answer_with_descriptor(&self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Result<()> {
+    fn answer_with_descriptor(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        cloexec: bool,
+    ) -> Result<RawFd> {
         let (call, fd) = (*call, fd.as_raw_fd());
         self.request(move |t| {
             let number = t.inject(&call, fd, None, cloexec)?;
             t.answer(&call, Answer::Value(number.into()))
+                .map(|()| number)
         })
     }
 

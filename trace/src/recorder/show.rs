@@ -234,7 +234,7 @@ impl Recorder {
 
     /// A thread is gone.
     pub(super) fn gone(&self, state: &mut State, tid: Tid, status: i32) {
-        if let Some(begun) = state.thread(tid).call.take() {
+        for begun in std::mem::take(&mut state.thread(tid).calls) {
             self.finish_call(state, tid, begun, Ended::Unknown, "?");
         }
         let killed = libc::WIFSIGNALED(status);
