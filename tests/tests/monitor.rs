@@ -46,7 +46,13 @@ fn with_kvm(test: &str, script: &str) -> Option<Output> {
     );
     let mut command = duet_command(&["--mode", "vm", "--monitor", "qemu"]);
     command
-        .args(["--host-root", "--memory", "1g", "-e"])
+        .args(["--host-root", "--memory", "1g"])
+        .args(if host_tool("passt").is_some() {
+            &["--network", "user"][..]
+        } else {
+            &[]
+        })
+        .arg("-e")
         .arg(format!("XDG_CACHE_HOME={}", kernel_cache().display()))
         .args(["sh", "-c", &full]);
     command.env("XDG_CACHE_HOME", kernel_cache());
@@ -63,14 +69,33 @@ fn an_unmodified_kernel_runs_a_program_and_panics() {
             cat; cat note; nproc; id; echo error >&2; echo after >note
             head -c 2621440 /dev/zero | md5sum; exit 7' 2>/tmp/error || echo status $?
         cat /tmp/error /tmp/data/note
+        if which passt >/dev/null; then
+            $duet run --mode vm --monitor duet --memory 192m -p 127.0.0.1:8080:80 $busybox sh -c '
+                ip -o addr show eth0 | grep -o "10[0-9.]*/24"; mkdir /tmp/w; echo page >/tmp/w/index.html
+                httpd -f -p 80 -h /tmp/w' >/tmp/seen &
+            for i in $(seq 300); do
+                printf 'GET / HTTP/1.0\r\n\r\n' | $busybox nc -w 2 127.0.0.1 8080 2>/dev/null | grep page && break
+                sleep 0.5
+            done
+            kill $!; wait $! || cat /tmp/seen
+        fi
         vm $busybox sh -c 'echo c >/proc/sysrq-trigger; sleep 60' || echo status $?
     "#;
     let Some(output) = with_kvm(test, script) else {
         return;
     };
+    let network = match host_tool("passt") {
+        Some(_) => "page\n10.0.2.100/24\n",
+        None => {
+            skip(&format!("{test}, its network"), "no passt (package passt)");
+            ""
+        }
+    };
     assert_eq!(
         output.stdout,
-        "1\ninput\nbefore\n2\nuid=5 gid=6\n8354dcaa18a1ecb52d0895bf00888c44  -\nstatus 7\nerror\nafter\nstatus 125\n",
+        format!(
+            "1\ninput\nbefore\n2\nuid=5 gid=6\n8354dcaa18a1ecb52d0895bf00888c44  -\nstatus 7\nerror\nafter\n{network}status 125\n"
+        ),
         "{output:?}"
     );
     for words in ["Kernel panic - not syncing", "triple fault"] {

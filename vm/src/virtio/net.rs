@@ -6,13 +6,14 @@
 //! link has room, and the link is read only while the guest has buffers. Frames that do not fit into the
 //! guest's buffer are dropped, as a network card does.
 
-use std::io::{ErrorKind, IoSlice, Read};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, sendmsg};
+use nix::unistd::read;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
@@ -98,15 +99,14 @@ impl Incoming {
         // There is room: a whole frame takes less than half, and would have been taken.
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         loop {
-            let mut link = link;
-            match link.read(room) {
+            match read(link, room) {
                 Ok(0) => return Link::Closed,
                 Ok(n) => {
                     self.end += n;
                     return Link::Came;
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Link::Empty,
-                Err(e) if e.kind() == ErrorKind::Interrupted => (),
+                Err(Errno::EAGAIN) => return Link::Empty,
+                Err(Errno::EINTR) => (),
                 Err(e) => {
                     log::warn!("virtio-net: reading the link: {e}");
                     return Link::Closed;

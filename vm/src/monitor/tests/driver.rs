@@ -7,6 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::super::bus::Registers;
+use super::super::confine;
 use super::super::memory;
 use super::super::mmio::Transport;
 use crate::virtio::device::Device;
@@ -51,7 +52,7 @@ impl Driver {
     /// A device that nobody has spoken to.
     pub fn new(device: impl Device + 'static) -> Driver {
         let memory = memory::create(SIZE).unwrap();
-        let transport = Transport::new(Box::new(device), memory.clone(), || Ok(())).unwrap();
+        let transport = Transport::new(Box::new(device), memory.clone(), confine::device).unwrap();
         Driver {
             transport,
             memory,
