@@ -8,16 +8,18 @@
 use std::time::Duration;
 
 use duet_tests::{
-    Output, command_output_within, duet, duet_command, host_tool, kernel_cache, kvm_modules,
-    machine_possible, skip,
+    Output, Toolchain, assert_same, command_output_within, duet, duet_command, guest, host_tool,
+    is_root, kernel_cache, kvm_modules, machine_possible, native_run, skip, tempdir,
 };
 
 /// Several machines in a translated one.
 const LIMIT: Duration = Duration::from_secs(400);
+/// Many of them.
+const LONG: Duration = Duration::from_secs(1800);
 
-/// Runs a shell's script in a guest that has a KVM. In it, `vm` is `duet run --mode vm --monitor duet`.
-/// `None`: it cannot be.
-fn with_kvm(test: &str, script: &str) -> Option<Output> {
+/// Runs a shell's script in a guest that has a KVM, with more `options`. In it, `vm` is `duet run --mode vm
+/// --monitor duet`. `None`: it cannot be.
+fn with_kvm(test: &str, options: &[&str], script: &str, limit: Duration) -> Option<Output> {
     let Some(busybox) = host_tool("busybox") else {
         skip(test, "no busybox (package busybox-static)");
         return None;
@@ -54,9 +56,10 @@ fn with_kvm(test: &str, script: &str) -> Option<Output> {
         })
         .arg("-e")
         .arg(format!("XDG_CACHE_HOME={}", kernel_cache().display()))
+        .args(options)
         .args(["sh", "-c", &full]);
     command.env("XDG_CACHE_HOME", kernel_cache());
-    Some(command_output_within(command, b"", LIMIT))
+    Some(command_output_within(command, b"", limit))
 }
 
 #[test]
@@ -66,7 +69,7 @@ fn an_unmodified_kernel_runs_a_program_and_panics() {
         $duet doctor --json | grep -c '"check":"a KVM that can run a kernel.*"verdict":"present"'
         mkdir -m 777 /tmp/data; echo before >/tmp/data/note; chmod 666 /tmp/data/note
         echo input | vm --cpus 2 -v /tmp/data:/data -u 5:6 -w /data $busybox sh -c '
-            cat; cat note; nproc; id; echo error >&2; echo after >note
+            cat; cat note; grep -c "cpu cores.*: 2" /proc/cpuinfo; id; echo error >&2; echo after >note
             head -c 2621440 /dev/zero | md5sum; exit 7' 2>/tmp/error || echo status $?
         cat /tmp/error /tmp/data/note
         if which passt >/dev/null; then
@@ -81,7 +84,7 @@ fn an_unmodified_kernel_runs_a_program_and_panics() {
         fi
         vm $busybox sh -c 'echo c >/proc/sysrq-trigger; sleep 60' || echo status $?
     "#;
-    let Some(output) = with_kvm(test, script) else {
+    let Some(output) = with_kvm(test, &[], script, LIMIT) else {
         return;
     };
     let network = match host_tool("passt") {
@@ -103,5 +106,71 @@ fn an_unmodified_kernel_runs_a_program_and_panics() {
             output.stderr.contains(words),
             "{words:?} is not in {output:?}"
         );
+    }
+}
+
+/// Guests of the suite of the VM mode, with an argument where they do much.
+const GUESTS: [(&str, &str); 20] = [
+    ("files", ""),
+    ("dirs", "300"),
+    ("rename", ""),
+    ("meta", ""),
+    ("perms", ""),
+    ("mknod", ""),
+    ("tmpfile", ""),
+    ("fifo", ""),
+    ("unixsock", ""),
+    ("peers", ""),
+    ("locks", ""),
+    ("openat2", ""),
+    ("opath", ""),
+    ("mmap", ""),
+    ("signals", ""),
+    ("inet", ""),
+    ("pty", ""),
+    ("exec", ""),
+    ("procfs", ""),
+    ("system", ""),
+];
+
+#[test]
+#[ignore = "some minutes: one machine in a machine for each guest of the suite"]
+fn guests_print_the_same() {
+    let test = "monitor guests_print_the_same";
+    if !is_root() {
+        return skip(test, "its native side needs root, which the guests are");
+    }
+    let results = tempdir();
+    let mut script = String::new();
+    let mut natives = Vec::new();
+    for (name, arg) in GUESTS {
+        let Some(program) = guest(name, Toolchain::Static) else {
+            return skip(test, "no C compiler");
+        };
+        let args: Vec<&str> = Some(arg).into_iter().filter(|a| !a.is_empty()).collect();
+        natives.push((name, native_run(&program, &args, b"")));
+        script += &format!(
+            "status=0; vm -w /tmp -e LANG=C -e HOME=/tmp {} {arg} </dev/null \
+             >/results/{name}.out 2>/results/{name}.err || status=$?\n\
+             echo $status >/results/{name}.status\n",
+            program.display()
+        );
+    }
+    let volume = format!("{}:/results", results.path().display());
+    let Some(output) = with_kvm(test, &["-v", &volume], &script, LONG) else {
+        return;
+    };
+    assert_eq!(output.status, 0, "{output:?}");
+    for (name, native) in natives {
+        let read = |what| {
+            let path = results.path().join(format!("{name}.{what}"));
+            String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+        };
+        let machine = Output {
+            stdout: read("out"),
+            stderr: read("err"),
+            status: read("status").trim().parse().unwrap(),
+        };
+        assert_same(name, &native, &machine);
     }
 }
