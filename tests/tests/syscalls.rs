@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use duet_syscalls::table::{self, Disposition};
-use duet_tests::duet;
+use duet_tests::{Toolchain, command_output, duet, guest, skip, tempdir};
 use serde_json::Value;
 
 fn syscalls(args: &[&str]) -> Output {
@@ -72,13 +72,13 @@ fn a_page_tells_all_of_a_call() {
     }
     assert!(page.lines().all(|l| l.chars().count() <= 100), "{page}");
     assert_eq!(text(&["257"]), page);
-    assert!(text(&["ptrace"]).contains("EPERM           always"));
+    assert!(text(&["bpf"]).contains("EPERM           always"));
 }
 
 #[test]
 fn lists_are_filtered() {
     let refused = names(&["--family", "process", "--disposition", "refused"]);
-    assert!(refused.contains(&"ptrace".into()) && refused.contains(&"clone".into()));
+    assert!(refused.contains(&"setns".into()) && refused.contains(&"clone".into()));
     assert!(!refused.contains(&"fork".into()) && !refused.contains(&"openat".into()));
     let found = names(&["--search", "Working Directory"]);
     assert!(found.contains(&"getcwd".into()) && !found.contains(&"open".into()));
@@ -86,6 +86,45 @@ fn lists_are_filtered() {
     let last = list.lines().last().unwrap();
     let count = list.lines().count() - 1;
     assert!(last.starts_with(&format!("{count} calls: ")), "{last}");
+}
+
+/// Errors with which the kernel tells itself that a signal interrupted a call (`ERESTARTSYS` and others).
+fn is_restart(error: &str) -> bool {
+    error.starts_with("ERESTART")
+}
+
+#[test]
+fn errors_that_programs_meet_are_in_the_table() {
+    let mut met = 0;
+    for name in [
+        "files", "meta", "rename", "unixsock", "inet", "openat2", "mmap", "signals",
+    ] {
+        let Some(program) = guest(name, Toolchain::Static) else {
+            return skip(
+                "errors_that_programs_meet_are_in_the_table",
+                "no C compiler",
+            );
+        };
+        let out = tempdir();
+        let file = out.path().join("summary");
+        let mut command = Command::new(duet());
+        command.args(["trace", "--summary", &format!("json={}", file.display())]);
+        command.args(["-w", "/tmp"]).arg(program);
+        command_output(command, b"");
+        let summary: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        for failure in summary["failures"].as_array().unwrap() {
+            let (call, error) = (&failure["call"], failure["error"].as_str().unwrap());
+            let row = table::by_name(call.as_str().unwrap()).expect("a call of the table");
+            let errors = row.errors();
+            let known = errors.iter().any(|(e, _)| format!("{e:?}") == error);
+            assert!(
+                known || is_restart(error),
+                "{name}: {call} can give {error}"
+            );
+            met += 1;
+        }
+    }
+    assert!(met > 50, "just {met} errors were met");
 }
 
 #[test]

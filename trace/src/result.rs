@@ -136,8 +136,12 @@ fn interrupted(errno: i32) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Name and text of an errno, as the C library has them.
+/// Name and text of an errno, as the C library has them; of the kernel's own ones that a signal brings, as
+/// strace has them.
 pub fn errno_text(errno: i32) -> (String, String) {
+    if let Some((name, text)) = interrupted(errno) {
+        return (name.to_owned(), text.to_owned());
+    }
     let name = match duet_intercept::Errno::from_raw(errno) {
         duet_intercept::Errno::UnknownErrno => errno.to_string(),
         e => format!("{e:?}"),

@@ -29,6 +29,9 @@ const SPANS: usize = 128;
 /// The first length of a span; it doubles whenever the run outgrows them.
 const FIRST_SPAN: Duration = Duration::from_micros(500);
 
+/// What calls are called whose number nobody knows.
+const UNKNOWN: &str = "(unknown)";
+
 /// Calls of one name.
 #[derive(Default)]
 struct Count {
@@ -188,6 +191,8 @@ impl Collector {
     ) {
         let verdict = table::verdict(call.arch, call.nr, &call.args);
         let errno = result.filter(|n| (-4095..0).contains(n));
+        // What it returns is the result of the call that the signal had interrupted.
+        let errno = errno.filter(|_| i64::from(row.nr) != libc::SYS_rt_sigreturn);
         let errno = errno.and_then(|n| i32::try_from(-n).ok());
         if let Some(process) = self.process(pid, None) {
             process.calls += 1;
@@ -342,12 +347,13 @@ impl Collector {
         let mut names: Vec<Group> = Vec::new();
         let mut by_family: HashMap<Family, Count> = HashMap::new();
         for (nr, counted) in &self.by_number {
-            let Some(row) = table::lookup(*nr) else {
-                continue;
+            let (name, family) = match table::lookup(*nr) {
+                Some(row) => (row.name, row.family),
+                None => (UNKNOWN, Family::System),
             };
             all.add(counted);
-            by_family.entry(row.family).or_default().add(counted);
-            names.push(counted.group(row.name, row.family));
+            by_family.entry(family).or_default().add(counted);
+            names.push(counted.group(name, family));
         }
         names.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then(a.name.cmp(b.name)));
         let families = Family::ALL.iter().filter_map(|f| {
@@ -384,7 +390,7 @@ impl Collector {
             .failures
             .into_iter()
             .map(|((nr, errno, why), count)| Failure {
-                call: table::lookup(nr).map_or("?", |r| r.name),
+                call: table::lookup(nr).map_or(UNKNOWN, |r| r.name),
                 error: errno_text(errno).0,
                 why,
                 count,
