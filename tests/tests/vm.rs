@@ -200,6 +200,10 @@ fn what_cannot_be_run_is_said_before_a_machine_starts() {
     fails(&["--network", "host"], &program, 125, "--network user");
     fails(&["--memory", "1m"], &program, 125, "at least");
     fails(&["--kernel", "/none"], &program, 125, "neither a kernel");
+    let exists = |path: &str| Path::new(path).exists();
+    if !exists("/dev/kvm") || exists("/sys/module/kvm_pvm") {
+        fails(&["--monitor", "duet"], &program, 125, "--monitor qemu");
+    }
     let output = vm(&["--timeout", "0.5"], &program, &["sleep", "60"], b"");
     assert_eq!(output.status, 124, "{output:?}");
 }

@@ -1,8 +1,8 @@
 //! Whether this host's KVM can run a kernel: a guest of a few instructions tries what every kernel does.
 //!
 //! There are KVMs that cannot: without virtualization in the hardware (`kvm_pvm`), the guest's kernel mode
-//! is interpreted by KVM's emulator, which was made for a few instructions only. The guest here needs about
-//! a millisecond; one that hangs is given up after [`PATIENCE`].
+//! is interpreted by KVM's emulator, which was made for a few instructions only. The guest here needs a few
+//! milliseconds, most of them for a machine to be made; one that hangs is given up after [`PATIENCE`].
 
 use std::arch::global_asm;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use super::{Parts, confine, memory};
 use crate::error::{Error, Result};
 use crate::machine::{End, Running};
 
-/// How long the guest may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the guest may take, on a host that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the guest lies. The code below takes pages of the first megabyte for its own.
 const CODE: u64 = 0x10000;

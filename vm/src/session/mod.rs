@@ -102,9 +102,9 @@ pub fn run(run: Run) -> Result<Outcome> {
         let chosen = scope.spawn(|| choose(run.monitor));
         let initramfs = initramfs::build(&run.kernel, has_network);
         // It does not panic; if it did, QEMU would do.
-        (initramfs, chosen.join().unwrap_or(Choice::Qemu))
+        (initramfs, chosen.join().unwrap_or(Ok(Choice::Qemu)))
     });
-    let initramfs = initramfs?;
+    let (initramfs, chosen) = (initramfs?, chosen?);
     timings.mark("initramfs written");
     let pair = || UnixStream::pair().map_err(|e| Error::io("making a socket pair", &e));
     let mut ports = Vec::new();
@@ -189,15 +189,16 @@ pub fn run(run: Run) -> Result<Outcome> {
 }
 
 /// Which monitor it is to be, by what was asked for and what this host can.
-fn choose(wanted: Choice) -> Choice {
-    if wanted != Choice::Auto {
-        return wanted;
+fn choose(wanted: Choice) -> Result<Choice> {
+    if wanted == Choice::Qemu {
+        return Ok(wanted);
     }
-    match monitor::probe::run() {
-        Ok(()) => Choice::Duet,
-        Err(e) => {
+    match (monitor::probe::run(), wanted) {
+        (Ok(()), _) => Ok(Choice::Duet),
+        (Err(e), Choice::Duet) => Err(Error::Failed(format!("{e}; --monitor qemu works without"))),
+        (Err(e), _) => {
             log::info!("QEMU is used, as {e}");
-            Choice::Qemu
+            Ok(Choice::Qemu)
         }
     }
 }
