@@ -18,6 +18,8 @@ pub enum Toolchain {
     Dynamic,
     /// C, `musl-gcc -static`.
     Musl,
+    /// C, `musl-gcc`, which needs musl in the tree it runs in.
+    MuslDynamic,
     /// Rust, `rustc -C target-feature=+crt-static`.
     Rust,
     /// Go, `go build` with `CGO_ENABLED=0`.
@@ -31,6 +33,7 @@ impl Toolchain {
             Toolchain::StaticPie => "-pie",
             Toolchain::Dynamic => "-dynamic",
             Toolchain::Musl => "-musl",
+            Toolchain::MuslDynamic => "-musl-dynamic",
             Toolchain::Rust => "-rust",
             Toolchain::Go => "-go",
         }
@@ -46,7 +49,7 @@ impl Toolchain {
 
     fn program(self) -> &'static str {
         match self {
-            Toolchain::Musl => "musl-gcc",
+            Toolchain::Musl | Toolchain::MuslDynamic => "musl-gcc",
             Toolchain::Rust => "rustc",
             Toolchain::Go => "go",
             _ => "gcc",
@@ -80,7 +83,7 @@ impl Toolchain {
             _ => {
                 let link: &[&str] = match self {
                     Toolchain::StaticPie => &["-static-pie", "-fPIE"],
-                    Toolchain::Dynamic => &[],
+                    Toolchain::Dynamic | Toolchain::MuslDynamic => &[],
                     _ => &["-static"],
                 };
                 // Guests pass bad values on purpose.

@@ -21,7 +21,7 @@ fn same(
     };
     let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
     let mut options = vec!["--engine", engine, "-w", "/tmp", "-e", "LANG=C"];
-    if toolchain == Toolchain::Dynamic {
+    if matches!(toolchain, Toolchain::Dynamic | Toolchain::MuslDynamic) {
         options.push("--host-root");
     }
     if !is_root() {
@@ -80,6 +80,34 @@ fn inotify_old_files() {
     assert_same("inotify on old files", &native, &layer);
 }
 
+/// In a tree that holds nothing but the program and musl's one file.
+#[test]
+fn musl_from_a_tree() {
+    let test = "musl_from_a_tree";
+    let loader = std::path::Path::new("/lib/ld-musl-x86_64.so.1");
+    let program = guest("procs", Toolchain::MuslDynamic).filter(|_| loader.exists());
+    let Some(program) = program else {
+        return skip(test, "no musl-gcc, or no musl");
+    };
+    let tree = tempdir();
+    for dir in ["lib", "tmp"] {
+        std::fs::create_dir(tree.path().join(dir)).unwrap();
+    }
+    std::fs::copy(loader, tree.path().join("lib/ld-musl-x86_64.so.1")).unwrap();
+    std::fs::copy(&program, tree.path().join("procs")).unwrap();
+    let native = native_run(&program, &[], b"");
+    let root = tree.path().to_str().unwrap();
+    let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
+    let options = ["--rootfs", root, "-w", "/tmp", "-e", "LANG=C", "-u", &user];
+    let layer = duet_run(&options, std::path::Path::new("/procs"), &[], b"");
+    assert_same("a program of musl's", &native, &layer);
+    std::fs::remove_file(tree.path().join("lib/ld-musl-x86_64.so.1")).unwrap();
+    let without = duet_run(&options, std::path::Path::new("/procs"), &[], b"");
+    assert_eq!(without.status, 126, "{without:?}");
+    let says = "needs /lib/ld-musl-x86_64.so.1, which is not in its tree";
+    assert!(without.stderr.contains(says), "{without:?}");
+}
+
 macro_rules! guests {
     ($($test:ident: $name:literal $toolchain:ident $(root $root:literal)? $([$($arg:literal),*])?;)*) => {
         mod seccomp { $(guests!(@ "seccomp" $test: $name $toolchain $(root $root)? $([$($arg),*])?);)* }
@@ -129,6 +157,8 @@ guests! {
     threads: "threads" Static;
     threads_musl: "threads" Musl;
     threads_dynamic: "threads" Dynamic;
+    threads_musl_dynamic: "threads" MuslDynamic;
+    exec_musl_dynamic: "exec" MuslDynamic;
     clone3: "clone3" Static;
     ipc: "ipc" Static;
     inotify: "inotify" Static;
