@@ -137,6 +137,21 @@ impl Mount {
     }
 }
 
+impl Drop for Vfs {
+    /// Mounts hold the mounts that they sit on and those that sit on them, and directories what is cached
+    /// of them.
+    fn drop(&mut self) {
+        let supers = self.supers.get_mut().iter().filter_map(Weak::upgrade);
+        let supers: Vec<_> = supers.chain([self.nowhere.sb.clone()]).collect();
+        for mount in std::mem::take(self.mounts.get_mut()) {
+            drop(std::mem::take(&mut *mount.children.write()));
+            drop(mount.at.write().take());
+        }
+        self.watches.forget_all();
+        supers.iter().for_each(|sb| sb.forget());
+    }
+}
+
 fn key(dentry: &Arc<Dentry>) -> usize {
     Arc::as_ptr(dentry) as usize
 }
@@ -382,7 +397,10 @@ impl Vfs {
         let unused = |m: &&Arc<Mount>| !mounts.iter().any(|o| Arc::ptr_eq(&o.sb, &m.sb));
         let unused: Vec<_> = gone.iter().filter(unused).map(|m| m.sb.clone()).collect();
         drop(mounts);
-        unused.iter().for_each(|sb| sb.forget());
+        for sb in &unused {
+            self.forget_watches(sb);
+            sb.forget();
+        }
         Ok(())
     }
 

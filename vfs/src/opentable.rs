@@ -153,6 +153,8 @@ struct StandIn {
     serial: u64,
     path_only: bool,
     used: AtomicBool,
+    /// Its name is gone; it waits for the end of its inode.
+    retired: bool,
 }
 
 /// What a stand-in is for: a place, by addresses that its entry keeps alive, and whether it was opened
@@ -169,9 +171,9 @@ fn place(location: &Location, path_only: bool) -> Place {
 
 #[derive(Default)]
 struct Inner {
-    serials: HashMap<Place, u64>,
+    serials: HashMap<Place, (u64, BackingId)>,
     by_id: HashMap<BackingId, StandIn>,
-    /// Stand-ins that have a name, in the order the clock visits them.
+    /// Stand-ins that have a name (and some that had one), in the order the clock visits them.
     clock: VecDeque<BackingId>,
     next: u64,
     /// Tells when the inodes of removed stand-ins are gone.
@@ -231,14 +233,14 @@ impl StandInTable {
         let place = place(location, path_only);
         {
             let inner = self.inner.read();
-            if let Some(&serial) = inner.serials.get(&place) {
+            if let Some(&(serial, _)) = inner.serials.get(&place) {
                 return open(serial, OFlag::empty());
             }
         }
         let mut dropped = Vec::new();
         let mut guard = self.inner.write();
         let inner = &mut *guard;
-        if let Some(&serial) = inner.serials.get(&place) {
+        if let Some(&(serial, _)) = inner.serials.get(&place) {
             return open(serial, OFlag::empty());
         }
         inner.make_room(self.limit, dirs, &mut dropped)?;
@@ -251,7 +253,7 @@ impl StandInTable {
             open(serial, OFlag::empty())?
         };
         let id = host_call::backing(&fstat(&fd)?);
-        inner.serials.insert(place, serial);
+        inner.serials.insert(place, (serial, id));
         inner.clock.push_back(id);
         inner.by_id.insert(
             id,
@@ -260,10 +262,30 @@ impl StandInTable {
                 serial,
                 path_only,
                 used: AtomicBool::new(true),
+                retired: false,
             },
         );
         drop(guard);
         Ok(fd)
+    }
+
+    /// Notes that a place is gone from the tree: its stand-ins stay as long as somebody holds them.
+    pub(crate) fn deleted(&self, dirs: BorrowedFd<'_>, location: &Location) {
+        let mut dropped = Vec::new();
+        for path_only in [false, true] {
+            let place = place(location, path_only);
+            if !self.inner.read().serials.contains_key(&place) {
+                continue;
+            }
+            let mut inner = self.inner.write();
+            let Some(&(serial, id)) = inner.serials.get(&place) else {
+                continue;
+            };
+            if inner.retire(dirs, serial, id, path_only).is_ok() {
+                inner.serials.remove(&place);
+                inner.reap(&mut dropped);
+            }
+        }
     }
 }
 
@@ -286,7 +308,7 @@ impl Inner {
             let Some(id) = self.clock.pop_front() else {
                 return Ok(());
             };
-            let Some(entry) = self.by_id.get(&id) else {
+            let Some(entry) = self.by_id.get(&id).filter(|e| !e.retired) else {
                 continue;
             };
             if entry.used.swap(false, Ordering::Relaxed) {
@@ -333,7 +355,11 @@ impl Inner {
         } else {
             UnlinkatFlags::RemoveDir
         };
-        unlinkat(dirs, name.as_str(), how)
+        unlinkat(dirs, name.as_str(), how)?;
+        if let Some(entry) = self.by_id.get_mut(&id) {
+            entry.retired = true;
+        }
+        Ok(())
     }
 
     /// Forgets the stand-ins whose inodes are gone.

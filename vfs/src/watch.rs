@@ -43,14 +43,15 @@ const MAX_ENTRIES: usize = 1 << 17;
 /// A name in a shadow.
 #[derive(Clone)]
 pub struct Place {
-    shadow: Arc<Shadow>,
+    /// The shadow's directory, and nothing that would hold what it shadows: contents hold places.
+    dir: Arc<OwnedFd>,
     name: Arc<[u8]>,
 }
 
 impl Place {
     /// The shadow.
     pub(crate) fn dir(&self) -> &OwnedFd {
-        &self.shadow.dir
+        &self.dir
     }
 
     /// The name in it.
@@ -59,7 +60,7 @@ impl Place {
     }
 
     pub(crate) fn is(&self, other: &Place) -> bool {
-        Arc::ptr_eq(&self.shadow, &other.shadow) && self.name == other.name
+        Arc::ptr_eq(&self.dir, &other.dir) && self.name == other.name
     }
 }
 
@@ -105,7 +106,7 @@ impl Budget {
 
 /// The host directory of a watched one.
 struct Shadow {
-    dir: OwnedFd,
+    dir: Arc<OwnedFd>,
     /// Its name in the store, which changes when the directory is moved.
     name: Mutex<String>,
     /// Keeps the place of the directory in the cache.
@@ -143,6 +144,10 @@ impl Watches {
         self.shadows.lock().get(&key(dir)).cloned()
     }
 
+    pub(crate) fn forget_all(&self) {
+        drop(std::mem::take(&mut *self.shadows.lock()));
+    }
+
     fn new_name(&self) -> String {
         format!("w{}", self.next.fetch_add(1, Ordering::Relaxed))
     }
@@ -153,9 +158,9 @@ fn key(dentry: &Arc<Dentry>) -> usize {
 }
 
 impl Shadow {
-    fn place(self: &Arc<Shadow>, name: &[u8]) -> Place {
+    fn place(&self, name: &[u8]) -> Place {
         Place {
-            shadow: self.clone(),
+            dir: self.dir.clone(),
             name: Arc::from(name),
         }
     }
@@ -197,7 +202,7 @@ impl Vfs {
         match loc.inode().watched_path() {
             Err(Errno::EOPNOTSUPP | Errno::ECONNREFUSED) if is_dir && exclusive => {
                 let shadow = self.shadow(loc.sb(), &loc.dentry, true)?;
-                crate::host_call::o_path(&shadow.dir)
+                crate::host_call::o_path(&*shadow.dir)
             }
             Err(e) => Err(e),
             Ok(fd) if is_dir => Ok(fd),
@@ -260,7 +265,7 @@ impl Vfs {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = openat(files, name.as_str(), flags, Mode::empty())?;
         Ok(Arc::new(Shadow {
-            dir: opened,
+            dir: Arc::new(opened),
             name: Mutex::new(name),
             dentry: dir.clone(),
             complete: AtomicBool::new(false),
@@ -294,6 +299,26 @@ impl Vfs {
         let name = shadow.name.lock().clone();
         let removed = unlinkat(&self.store().files, name.as_str(), UnlinkatFlags::RemoveDir);
         note("removing its shadow", removed);
+    }
+
+    /// Drops the shadows of a file system that is no longer mounted.
+    pub(crate) fn forget_watches(&self, sb: &Arc<Super>) {
+        let in_it = |s: &Arc<Shadow>| sb.root().is_ancestor_of(&s.dentry);
+        let gone: Vec<Arc<Shadow>> = {
+            let shadows = self.watches.shadows.lock();
+            shadows.values().filter(|s| in_it(s)).cloned().collect()
+        };
+        for shadow in gone {
+            let path = crate::host_call::proc_fd(shadow.dir.as_raw_fd());
+            for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+                use std::os::unix::ffi::OsStrExt;
+                note(
+                    "emptying its shadow",
+                    shadow.remove(entry.file_name().as_bytes()),
+                );
+            }
+            self.forget(&shadow);
+        }
     }
 
     /// `name` of `dir` has been made and leads to `inode`. The caller holds the lock of the directory.

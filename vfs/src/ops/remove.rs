@@ -1,6 +1,10 @@
 //! unlink(2), rmdir(2).
 
 use crate::account::{self, Step};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crate::dentry::Dentry;
 use crate::mount::Vfs;
 use crate::perm::{self, Victim};
 use crate::types::*;
@@ -36,6 +40,7 @@ impl Vfs {
         if let Some(id) = victim.opened() {
             self.files.unlinked(id);
         }
+        self.forget_stand_ins(dir, victim);
         Ok(())
     }
 
@@ -63,6 +68,16 @@ impl Vfs {
         self.entry_removed(&dir.dentry, name, &victim);
         dir.sb().removed(&guard, name, &victim);
         drop(victim_guard);
+        drop(guard);
+        self.forget_stand_ins(dir, victim);
         Ok(())
+    }
+
+    fn forget_stand_ins(&self, dir: &Location, victim: Arc<Dentry>) {
+        let gone = Location {
+            mount: dir.mount.clone(),
+            dentry: victim,
+        };
+        self.stand_ins.deleted(self.store().dirs.as_fd(), &gone);
     }
 }
