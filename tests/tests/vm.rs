@@ -105,6 +105,45 @@ fn exit_statuses_and_streams() {
 }
 
 #[test]
+fn a_slow_reader_gets_all_output() {
+    let test = "vm a_slow_reader_gets_all_output";
+    let Some(program) = busybox(test) else {
+        return;
+    };
+    let mut command = duet_command(&["--mode", "vm"]);
+    command.arg(&program);
+    // Its end is on another stream, and told at once; the output does not fit the pipe.
+    let script = "head -c 400000 /dev/zero; echo over >&2";
+    command.args(["sh", "-c", script]);
+    let mut child = command
+        .env("XDG_CACHE_HOME", kernel_cache())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 5];
+    child
+        .stderr
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut line)
+        .unwrap();
+    assert_eq!(&line, b"over\n");
+    // Time for a machine to end that should not.
+    std::thread::sleep(Duration::from_secs(2));
+    let mut all = Vec::new();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_to_end(&mut all)
+        .unwrap();
+    assert_eq!(all.len(), 400_000);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn options_mean_what_they_mean_in_the_layer() {
     let test = "vm options_mean_what_they_mean_in_the_layer";
     let Some(program) = busybox(test) else {

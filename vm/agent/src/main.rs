@@ -68,6 +68,9 @@ fn serve() -> Step<()> {
         let text = text.chars().take(1000).collect();
         send(&mut control, &FromGuest::Failed(text)).named("reporting a failure")?;
     }
+    // What was said waits in the devices until the host has taken it, and would be lost with them: the host
+    // stops the machine when it has all.
+    while let Ok(Some(_)) = receive::<FromHost>(&mut control, MAX_TO_GUEST) {}
     Ok(())
 }
 

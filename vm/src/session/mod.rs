@@ -318,7 +318,14 @@ impl Session {
                         return Ok(code);
                     }
                 }
-                Event::MachineEnded => return self.early_end(),
+                Event::MachineEnded => {
+                    let end = self.machine.wait()?;
+                    self.hear_the_last()?;
+                    if !matches!(self.phase, Phase::Ended(_)) {
+                        return Err(self.early_end(end));
+                    }
+                    // What came of its output is still to be written, however slow the reader.
+                }
             }
             if matches!(self.phase, Phase::Ended(_)) {
                 drop(input.take());
@@ -444,22 +451,23 @@ impl Session {
         }
     }
 
-    /// The machine has ended without the program's end having been heard of.
-    fn early_end(&mut self) -> Result<u8> {
-        let end = self.machine.wait()?;
-        // What it said before may still be on its way.
+    /// What the guest said before its machine ended may still be on its way.
+    fn hear_the_last(&mut self) -> Result<()> {
         while let Some(event) = self.events.pending() {
             match event {
-                Event::Guest(FromGuest::Ended(status)) => return Ok(exit_code(status)),
+                Event::Guest(FromGuest::Ended(status)) => self.phase = Phase::Ended(status),
                 Event::Guest(m @ (FromGuest::CannotExecute(_) | FromGuest::Failed(_))) => {
                     self.hear(m)?;
                 }
+                Event::OutputEnded => self.open_outputs = self.open_outputs.saturating_sub(1),
                 _ => (),
             }
         }
-        if let Phase::Ended(status) = self.phase {
-            return Ok(exit_code(status));
-        }
+        Ok(())
+    }
+
+    /// The machine has ended without the program's end having been heard of.
+    fn early_end(&mut self, end: End) -> Error {
         let why = match end {
             End::Failed(text) => text,
             End::PoweredOff => "the guest's kernel gave up, or was told to power off".into(),
@@ -470,9 +478,7 @@ impl Session {
             _ => "before the program did",
         };
         let last = self.console.last();
-        Err(Error::Failed(format!(
-            "the machine ended {when}: {why}{last}"
-        )))
+        Error::Failed(format!("the machine ended {when}: {why}{last}"))
     }
 }
 
