@@ -110,7 +110,7 @@ fn equal_runs_agree_and_are_measured() {
     std::fs::write(start.join("old"), "old\n").unwrap();
     std::fs::write(&input, "given\n").unwrap();
     let script = "cat >new; cat old new; rm old; mkdir d; chmod 711 d; ln -s new link; \
-                  dd if=/dev/zero of=big bs=1M count=20 2>/dev/null; echo odd >&2; exit 7";
+                  dd if=/dev/zero of=big bs=1M count=20 2>/dev/null; sleep 0.05; echo odd >&2; exit 7";
     let output = run(
         &[
             "--modes",
