@@ -190,6 +190,19 @@ int main(void)
     flen = sizeof from;
     TRY(recvfrom(d, text, sizeof text, 0, (struct sockaddr *)&from, &flen));
     IS(strcmp(from.sun_path, "sender") == 0 && flen == 9);
+    /* an answer to where it came from, from another directory */
+    MUST(chdir("dir"));
+    TRY(sendto(d, "answer", 6, 0, (struct sockaddr *)&from, flen) == 6 || errno == ENOENT);
+    MUST(chdir(".."));
+    TRY(sendto(d, "answer", 6, 0, (struct sockaddr *)&from, flen));
+    TRY(connect(d, (struct sockaddr *)&from, flen));
+    name("the one who is answered", d, 1);
+    TRY(send(d, "again", 5, 0));
+    from.sun_family = AF_UNSPEC;
+    TRY(connect(d, (struct sockaddr *)&from, sizeof from.sun_family));
+    while (recv(e, text, sizeof text, MSG_DONTWAIT) == 6)
+        ;
+    TRY(recv(e, text, sizeof text, MSG_DONTWAIT));
     TRY(sendto(d, "reply", 5, 0, sa, path_addr("sender")));
     TRY(recv(e, text, sizeof text, 0));
     TRY(sendto(e, "x", 1, 0, sa, path_addr("nobody")));

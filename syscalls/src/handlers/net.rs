@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use duet_vfs::account::host;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
+use duet_vfs::walk::Lookup;
 use nix::sys::socket::sockopt::PeerCredentials;
 
 use crate::peers::{self, Peer};
@@ -80,7 +81,10 @@ pub(super) fn bind(t: &Task) -> Result<Reply> {
         .vfs
         .bind_socket(&t.cx(), &t.state.cwd, &path, socket.as_fd())?;
     if let Some(host) = unix_path(&name_of(&socket, libc::getsockname)?) {
-        t.kernel.sockets.lock().insert(host, path);
+        let how = Lookup::empty();
+        let node = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, how)?;
+        let mut sockets = t.kernel.sockets.lock();
+        sockets.insert(host, path, node.inode());
     }
     Ok(Reply::DONE)
 }
@@ -94,7 +98,7 @@ pub(super) fn connect(t: &Task) -> Result<Reply> {
     if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return Ok(Reply::Run);
     }
-    let node = t.kernel.vfs.socket_path(&t.cx(), &t.state.cwd, &path)?;
+    let node = socket_at(t, &path)?;
     let addr = host_address(format!("/proc/self/fd/{}", node.as_raw_fd()).as_bytes())?;
     let nonblocking = nonblocking(&socket)?;
     if option(&socket, libc::SO_TYPE)? == libc::SOCK_DGRAM {
@@ -115,6 +119,15 @@ pub(super) fn connect(t: &Task) -> Result<Reply> {
         Err(Errno::EINTR) => Blocked::Interrupted,
         other => Blocked::Ended(other.map(|()| Reply::DONE)),
     })
+}
+
+/// The host socket of the node at `path`, which may be what the kernel calls it.
+fn socket_at(t: &Task, path: &[u8]) -> Result<OwnedFd> {
+    let known = t.kernel.sockets.lock().node(path);
+    match known {
+        Some(node) => t.kernel.vfs.socket_node(&t.cx(), &node),
+        None => t.kernel.vfs.socket_path(&t.cx(), &t.state.cwd, path),
+    }
 }
 
 fn as_peer(process: &Process, creds: &Creds) -> Peer {
@@ -237,7 +250,7 @@ pub(super) fn sendto(t: &Task) -> Result<Reply> {
         return Err(Errno::EMSGSIZE);
     }
     let data = t.read(t.arg(1), t.arg(2) as usize)?;
-    let node = t.kernel.vfs.socket_path(&t.cx(), &t.state.cwd, &path)?;
+    let node = socket_at(t, &path)?;
     let addr = host_address(format!("/proc/self/fd/{}", node.as_raw_fd()).as_bytes())?;
     let flags = t.int(3) | libc::MSG_NOSIGNAL;
     let send = move |flags: i32| -> Result<i64> {

@@ -159,10 +159,15 @@ impl Vfs {
     /// it is no socket.
     pub fn socket_path(&self, cx: &Context, base: &Location, path: &[u8]) -> Result<OwnedFd> {
         let loc = self.resolve(cx, base, path, Lookup::FOLLOW)?;
-        perm::check(cx.creds, loc.inode(), perm::WRITE)?;
-        if loc.kind() != FileType::Socket {
+        self.socket_node(cx, loc.inode())
+    }
+
+    /// As [`Vfs::socket_path`], of a node that is known.
+    pub fn socket_node(&self, cx: &Context, node: &Arc<dyn Inode>) -> Result<OwnedFd> {
+        perm::check(cx.creds, node, perm::WRITE)?;
+        if node.kind() != FileType::Socket {
             return Err(Errno::ECONNREFUSED);
         }
-        loc.inode().host_path()
+        node.host_path()
     }
 }
