@@ -68,6 +68,17 @@ pub fn write_id_maps(child: Pid) -> Result<()> {
     write("gid_map", format!("0 {gid} 1"))
 }
 
+/// Has the allocator give back what the supervisor no longer uses, mallopt(3): its threads come and go with
+/// the load, and each would keep memory of its own; and large texts of `/proc` are mapped one by one.
+pub fn bound_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets numbers of the allocator's.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+    }
+}
+
 /// Lifts the soft limit of descriptors to the hard one, for the supervisor keeps many. Returns the
 /// limits the guest is to have.
 pub fn raise_descriptor_limit() -> Result<(u64, u64)> {

@@ -71,6 +71,7 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
     let program = bare_program(config)?;
     let mut terminal = Terminal::open();
     let old_mask = block_signals()?;
+    namespaces::bound_allocator();
     let (soft, hard) = namespaces::raise_descriptor_limit()?;
     let (ours, theirs) = Channel::pair().map_err(|e| Error::step("making a socket pair", e))?;
     let stub = namespaces::sealed_memfd(c"duet-stub", stub_elf())?;

@@ -28,6 +28,13 @@ const SUITES: &[Suite] = &[
         expectations: Some("cpython"),
     },
     Suite {
+        name: "stress-ng",
+        what: "187 stressors of its classes of file systems, processes, signals, IPC and memory, in verify mode; the \
+               supervisor holds no more descriptors, threads, memory and processes afterwards",
+        test: "stress.rs",
+        expectations: Some("stress"),
+    },
+    Suite {
         name: "a Debian tree",
         what: "debootstrap (bookworm, minbase) inside the layer for an ordinary user; in the tree, for that user and for \
                root: su, dpkg, apt-get install with maintainer scripts, useradd, adduser, chown, tar of devices, \
