@@ -33,6 +33,8 @@ Children are always followed. docs/trace.md describes --json and --fast.
 Examples:
   duet trace --host-root -e trace=%file -e status=failed cat /etc/passwd /none
   duet trace --host-root -c find /usr/share
+  duet trace --host-root --explain -e trace=openat cat /etc/mtab
+  duet trace --host-root --summary html=page.html make
   duet trace --host-root -ff -o calls sh -c 'ls | wc'")]
 pub struct Options {
     /// Show these only: [trace=|status=|path=|signal=|quiet=]VALUES, as below; may be repeated

@@ -154,7 +154,7 @@ static UNKNOWN: Row = Row {
     ret: Ret::Value,
     family: Family::System,
     disposition: Disposition::Refused(Errno::ENOSYS),
-    note: "",
+    note: "No call has this number.",
     sense: "",
     own_errors: &[],
 };
