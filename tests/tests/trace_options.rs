@@ -100,6 +100,18 @@ fn wrong_options_are_named() {
             "{options:?}: {output:?}"
         );
     }
+    // A trace that cannot be written is a failure, even if the program was fine.
+    for options in [
+        &["-o", "/none/x"][..],
+        &["-ff", "-o", "/none/x"],
+        &["-o", "/dev/full"],
+    ] {
+        let output = trace(&busybox, options, "true");
+        assert!(
+            output.status == 125 && output.stderr.contains("duet: "),
+            "{options:?}: {output:?}"
+        );
+    }
     let output = trace(&busybox, &["-ff"], "true");
     assert!(
         output.status == 125 && output.stderr.contains("-o"),

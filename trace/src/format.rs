@@ -110,8 +110,8 @@ pub struct Lines {
     /// Threads whose line was ended behind a comma.
     separated: HashSet<i32>,
     last: Option<SystemTime>,
-    /// The output takes no more.
-    broken: bool,
+    /// Why the output takes no more.
+    broken: Option<io::Error>,
 }
 
 impl Lines {
@@ -123,23 +123,35 @@ impl Lines {
             open: HashMap::new(),
             separated: HashSet::new(),
             last: None,
-            broken: false,
+            broken: None,
         }
     }
 
     /// Writes text as it stands.
     pub fn raw(&mut self, pid: i32, text: &str) {
-        if self.broken {
+        if self.broken.is_some() {
             return;
         }
         if let Err(e) = self.out.write(pid, text) {
-            self.fails(&e);
+            self.fails(e);
         }
     }
 
-    fn fails(&mut self, e: &io::Error) {
-        self.broken = true;
-        log::error!("the trace cannot be written: {e}");
+    fn fails(&mut self, e: io::Error) {
+        if self.broken.is_none() {
+            log::warn!("the trace ends here: {e}");
+            self.broken = Some(e);
+        }
+    }
+
+    /// Writes what is still kept back, at the end of all. An error also if something could not be written
+    /// before, unless whoever read it had enough.
+    pub fn finish(&mut self) -> io::Result<()> {
+        match self.broken.take() {
+            Some(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Some(e) => Err(e),
+            None => self.out.flush(),
+        }
     }
 
     /// Writes what is still kept back.
@@ -152,7 +164,7 @@ impl Lines {
         self.separated.remove(&whose.tid);
         self.open.remove(&whose.tid);
         if let Err(e) = self.out.end(whose.shown) {
-            self.fails(&e);
+            self.fails(e);
         }
     }
 

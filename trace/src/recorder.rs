@@ -284,7 +284,7 @@ impl Recorder {
             };
             state.lines.raw(0, &line);
         }
-        state.lines.flush()
+        state.lines.finish()
     }
 
     fn count_lines(&self, counts: &Counts, order: Order) -> String {
