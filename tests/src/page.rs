@@ -28,6 +28,12 @@ const SUITES: &[Suite] = &[
         expectations: Some("cpython"),
     },
     Suite {
+        name: "GNU sed",
+        what: "Debian's source package: patched, configured, compiled by gcc and make, and tested by its own tests",
+        test: "package.rs",
+        expectations: None,
+    },
+    Suite {
         name: "stress-ng",
         what: "187 stressors of its classes of file systems, processes, signals, IPC and memory, in verify mode; the \
                supervisor holds no more descriptors, threads, memory and processes afterwards",
