@@ -81,13 +81,11 @@ fn print(text: &[u8]) -> Result<u8> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_page_has_every_option_that_is_shown() {
-        let mut duet = crate::Cli::command();
+        let mut duet = crate::command();
         let text = String::from_utf8(page(duet.clone()).unwrap()).unwrap();
         duet.build();
         for command in duet.get_subcommands().filter(|c| !c.is_hide_set()) {

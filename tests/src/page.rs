@@ -23,7 +23,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "CPython's test suite",
         what: "the modules os, posix, subprocess, signal, socket, threading, mmap, fcntl, select, asyncio, pathlib, \
-               shutil, tempfile, pty, mailbox and multiprocessing (fork, spawn, forkserver): 6,000 tests",
+               shutil, tempfile, pty, mailbox and multiprocessing (fork, spawn, forkserver): 3,600 tests, and with `DUET_TEST_FULL=1` 6,000",
         test: "cpython.rs",
         expectations: Some("cpython"),
     },
@@ -35,8 +35,8 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "stress-ng",
-        what: "187 stressors of its classes of file systems, processes, signals, IPC and memory, in verify mode; the \
-               supervisor holds no more descriptors, threads, memory and processes afterwards",
+        what: "78 stressors of its classes of file systems, processes, signals, IPC and memory, and with \
+               `DUET_TEST_FULL=1` 187, in verify mode; the supervisor holds no more descriptors, threads, memory and processes afterwards",
         test: "stress.rs",
         expectations: Some("stress"),
     },
