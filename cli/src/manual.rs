@@ -89,7 +89,8 @@ mod tests {
         let text = String::from_utf8(page(duet.clone()).unwrap()).unwrap();
         duet.build();
         for command in duet.get_subcommands().filter(|c| !c.is_hide_set()) {
-            for option in command.get_arguments().filter_map(|a| a.get_long()) {
+            let shown = command.get_arguments().filter(|a| !a.is_hide_set());
+            for option in shown.filter_map(|a| a.get_long()) {
                 let option = format!("\\-\\-{}", option.replace('-', "\\-"));
                 assert!(text.contains(&option), "{option} in {text}");
             }
