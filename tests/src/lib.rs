@@ -17,7 +17,7 @@ pub use expectations::{Expectations, Verdicts};
 pub use gallery::{EXHIBITS, Exhibit, exhibit, show};
 pub use known::{known, known_with};
 pub use machine::{MACHINE_LIMIT, kernel_cache, kvm_modules, machine_possible};
-pub use page::compatibility_page;
+pub use page::{MATRIX, around_matrix, compatibility_page};
 pub use run::{
     Known, Output, assert_same, both, both_but, command_output, command_output_within,
     duet_command, duet_run, expected, native_command, native_run, tempdir,

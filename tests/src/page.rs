@@ -60,7 +60,9 @@ fn verdict(reasons: &[&str]) -> String {
 
 /// The page. The tests hold it true: an exhibit that prints something else than natively fails, and so
 /// does a known difference that does not show.
-pub fn compatibility_page() -> String {
+///
+/// `old`: the page as it is, whose matrix is kept; what `duet compare --suite` prints is not made here.
+pub fn compatibility_page(old: &str) -> String {
     let mut page = String::from(
         "# What runs in the layer\n\n\
          Generated from the lists that the tests run (`tests/src/gallery.rs`, `tests/src/page.rs`,\n\
@@ -89,6 +91,17 @@ pub fn compatibility_page() -> String {
         );
     }
     page += "\nBeside these, the guests of `testbins/` print the same natively, in the layer with either engine and, \
-             most of\nthem, in the VM mode (`tests/tests/guests.rs`, `tests/tests/vm.rs`).\n";
-    page
+             most of\nthem, in the VM mode (`tests/tests/guests.rs`, `tests/tests/vm.rs`).\n\n";
+    let (_, kept, _) = around_matrix(old).unwrap_or_default();
+    page + MATRIX.0 + kept + MATRIX.1
+}
+
+/// Marks before and behind the part of the page that `duet compare --suite` makes.
+pub const MATRIX: (&str, &str) = ("<!-- duet compare --suite -->\n", "<!-- end -->\n");
+
+/// What is before the matrix of a page, the matrix, and what is behind it.
+pub fn around_matrix(page: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = page.split_once(MATRIX.0)?;
+    let (matrix, after) = rest.split_once(MATRIX.1)?;
+    Some((before, matrix, after))
 }

@@ -9,8 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use duet_tests::{
-    Toolchain, command_output_within, duet, guest, is_root, known_with, skip, testbins_dir,
-    workspace_dir,
+    MATRIX, Toolchain, around_matrix, command_output_within, duet, guest, is_root, known_with,
+    skip, testbins_dir, workspace_dir,
 };
 
 /// All guests in all modes, one of which may translate every instruction.
@@ -73,29 +73,38 @@ fn behaviour() {
     if !is_root() {
         return skip("pages behaviour", "guests about root need root natively");
     }
-    let page = workspace_dir().join("docs/matrix.md");
+    let page = workspace_dir().join("docs/compatibility.md");
     if renew() {
         let dir = suite("suite", &GUESTS).expect("a C compiler");
         let table = matrix(&dir, "native,layer:seccomp,layer:ptrace,vm");
-        std::fs::write(&page, matrix_page(&table)).unwrap();
+        let old = std::fs::read_to_string(&page).unwrap();
+        let (before, _, after) = around_matrix(&old).expect("the place of the matrix");
+        let (begin, end) = MATRIX;
+        let section = section(&table);
+        std::fs::write(&page, format!("{before}{begin}{section}{end}{after}")).unwrap();
     }
     let Some(dir) = suite("quick-suite", &QUICK) else {
         return skip("pages behaviour", "no C compiler");
     };
     let text = std::fs::read_to_string(&page).unwrap();
-    let kept = cells(&text);
+    let (_, matrix_of_page, _) = around_matrix(&text).expect("the place of the matrix");
+    let kept = cells(matrix_of_page);
     let found = cells(&matrix(&dir, "native,layer:seccomp"));
     assert_eq!(found.len(), QUICK.len() + 1, "{found:#?}");
     for line in &found[1..] {
         let on_page = kept.iter().find(|l| l[0] == line[0]);
-        let on_page = on_page.unwrap_or_else(|| panic!("docs/matrix.md has no {}", line[0]));
-        assert_eq!(on_page[1], line[1], "docs/matrix.md is old: {}", line[0]);
+        let on_page = on_page.unwrap_or_else(|| panic!("docs/compatibility.md has no {}", line[0]));
+        assert_eq!(
+            on_page[1], line[1],
+            "docs/compatibility.md is old: {}",
+            line[0]
+        );
     }
 }
 
-fn matrix_page(table: &str) -> String {
+fn section(table: &str) -> String {
     let mut page = String::from(
-        "# Behaviour, mode by mode\n\n\
+        "## Behaviour, mode by mode\n\n\
          The guests of `testbins/` print what they see of the system. Each runs natively, in the layer with either\n\
          engine, and in a virtual machine, from equal starts; \"same\" means the same exit status, output, errors and\n\
          files as natively. Made by `DUET_RENEW_DOCS=1 cargo test -p duet-tests --test pages`, which runs, over a\n\
