@@ -123,9 +123,8 @@ fn section(table: &str) -> String {
             page += &format!("- `{guest}`: {}.\n", why.join("; "));
         }
     }
-    page += "\nIn the VM it is the guest's kernel that differs: Debian's for virtual machines has no overlayfs among the\n\
-             modules that it is given (`mounts`), files of virtio-fs can be waited for with epoll (`ipc`), and a thread that has\n\
-             been joined can be signalled a moment longer (`threads`).\n";
+    page += "\nIn the VM it is the guest's kernel that differs: files of virtio-fs can be waited for with epoll (`ipc`), and\n\
+             a thread that has been joined can be signalled a moment longer (`threads`).\n";
     page
 }
 
