@@ -1,7 +1,7 @@
 //! The entropy device (VIRTIO 1.2, section 5.4): fills what it is given with the host's random bytes.
 
 use nix::errno::Errno;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
 use super::chain;
@@ -48,30 +48,13 @@ impl Device for Rng {
 /// Fills what is in the queue. Returns whether the driver wants to be notified.
 pub fn fill(queue: &mut Queue, mem: &GuestMemoryMmap) -> Result<bool, virtio_queue::Error> {
     let mut bytes = [0; MOST];
-    let mut served = false;
-    loop {
-        queue.disable_notification(mem)?;
-        while let Some(chain) = queue.iter(mem)?.next() {
-            let head = chain.head_index();
-            let len = match chain::split(mem, chain) {
-                Some((_, mut room)) => {
-                    let wanted = room.len().min(MOST);
-                    let bytes = random(bytes.get_mut(..wanted).unwrap_or_default());
-                    room.write(bytes)
-                }
-                None => {
-                    log::warn!("virtio-rng: a request outside of memory");
-                    0
-                }
-            };
-            queue.add_used(mem, head, u32::try_from(len).unwrap_or(u32::MAX))?;
-            served = true;
-        }
-        if !queue.enable_notification(mem)? {
-            break;
-        }
-    }
-    Ok(served && queue.needs_notification(mem)?)
+    chain::each(queue, mem, "virtio-rng", |chain| {
+        let Some((_, mut room)) = chain else {
+            return Some(0);
+        };
+        let wanted = room.len().min(MOST);
+        Some(room.write(random(bytes.get_mut(..wanted).unwrap_or_default())))
+    })
 }
 
 /// Fills with random bytes, as far as the host has some at once.
