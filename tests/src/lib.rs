@@ -4,6 +4,7 @@
 //! The oracle is Linux itself: a guest prints what it sees, and must print the same natively (in a
 //! fresh directory) and under `duet run` (in the layer's `/tmp`).
 
+mod browser;
 mod build;
 mod expectations;
 mod gallery;
@@ -12,6 +13,7 @@ mod machine;
 mod page;
 mod run;
 
+pub use browser::{Scheme, drawn, has_browser};
 pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
 pub use expectations::{Expectations, Verdicts};
 pub use gallery::{EXHIBITS, Exhibit, exhibit, show};
@@ -38,6 +40,15 @@ pub fn skip(test: &str, reason: &str) {
     if let Ok(mut file) = file {
         let _ = file.write_all(line.as_bytes());
     }
+}
+
+/// Debian's static busybox; says so if there is none.
+pub fn busybox(test: &str) -> Option<std::path::PathBuf> {
+    let found = host_tool("busybox");
+    if found.is_none() {
+        skip(test, "no busybox (package busybox-static)");
+    }
+    found
 }
 
 /// True if this process is root, as tests of ownership need on their native side.

@@ -1,17 +1,9 @@
 //! busybox in a layer: shell scripts, pipelines, background jobs, and the applets that ask most of a
 //! kernel. Where the answer is the same natively, native is the oracle.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use duet_tests::{Output, both, command_output, duet_run, host_tool, native_run, skip, tempdir};
-
-fn busybox(test: &str) -> Option<PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found
-}
+use duet_tests::{Output, both, busybox, command_output, duet_run, native_run, tempdir};
 
 /// Runs a script of applets alone both ways, in an empty directory.
 #[track_caller]

@@ -2,12 +2,13 @@
 //! behind; its page is drawn as meant.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use duet_tests::{
-    Output, command_output_within, duet, host_tool, is_root, skip, tempdir, testbins_dir,
+    Output, Scheme, busybox, command_output_within, drawn, duet, has_browser, host_tool, is_root,
+    skip, tempdir, testbins_dir,
 };
 use serde_json::Value;
 
@@ -41,14 +42,6 @@ fn mode<'a>(report: &'a Value, name: &str) -> &'a Value {
     all.iter()
         .find(|m| m["mode"] == name)
         .unwrap_or_else(|| panic!("no {name}: {report:#}"))
-}
-
-fn busybox(test: &str) -> Option<PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found
 }
 
 #[test]
@@ -492,8 +485,8 @@ document.title = ['PROBE', of(document.body, 'background-color'), of(chart.query
 #[test]
 fn the_page_is_drawn_in_light_and_dark() {
     let test = "the_page_is_drawn_in_light_and_dark";
-    let (Some(busybox), Some(chromium)) = (busybox(test), host_tool("chromium")) else {
-        return skip(test, "no chromium");
+    let Some(busybox) = busybox(test).filter(|_| has_browser(test)) else {
+        return;
     };
     let dir = tempdir();
     let (page, picture) = (dir.path().join("page.html"), dir.path().join("picture.svg"));
@@ -522,37 +515,23 @@ fn the_page_is_drawn_in_light_and_dark() {
         "the page needs others"
     );
     std::fs::write(&page, text.replace("</body>", &format!("{PROBE}</body>"))).unwrap();
-    let open = |file: &Path, scheme: &str| {
-        let profile = tempdir();
-        let mut command = Command::new(&chromium);
-        command.args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--window-size=1000,800",
-            "--dump-dom",
-        ]);
-        command.arg(format!("--blink-settings=preferredColorScheme={scheme}"));
-        command.arg(format!("--user-data-dir={}", profile.path().display()));
-        command.arg(format!("file://{}", file.display()));
-        command_output_within(command, b"", LIMIT).ok()
-    };
     for (scheme, ground, ink) in [
-        ("1", "rgb(255, 255, 255)", "rgb(31, 35, 40)"),
-        ("0", "rgb(13, 17, 23)", "rgb(230, 237, 243)"),
+        (Scheme::Light, "rgb(255, 255, 255)", "rgb(31, 35, 40)"),
+        (Scheme::Dark, "rgb(13, 17, 23)", "rgb(230, 237, 243)"),
     ] {
-        let drawn = open(&page, scheme);
+        let page_drawn = drawn(&page, scheme);
         let expected = format!("<title>PROBE|{ground}|{ink}|true|0</title>");
-        assert!(drawn.contains(&expected), "no {expected} in {drawn}");
-        assert!(drawn.contains("<ins>+box</ins>"), "{drawn}");
-        assert!(drawn.contains("echo '&lt;b&gt;&amp;amp;'"), "{drawn}");
+        assert!(
+            page_drawn.contains(&expected),
+            "no {expected} in {page_drawn}"
+        );
+        assert!(page_drawn.contains("<ins>+box</ins>"), "{page_drawn}");
+        assert!(
+            page_drawn.contains("echo '&lt;b&gt;&amp;amp;'"),
+            "{page_drawn}"
+        );
     }
-    let drawn = open(&picture, "1");
+    let drawn = drawn(&picture, Scheme::Light);
     assert!(
         !drawn.contains("parsererror") && drawn.contains("layer:ptrace</text>"),
         "{drawn}"

@@ -2,19 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use duet_tests::{command_output, duet_command, duet_run, host_tool, skip};
-
-fn busybox(test: &str) -> Option<PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found
-}
+use duet_tests::{busybox, command_output, duet_command, duet_run, host_tool, skip};
 
 /// What a user-space network needs of the host.
 fn user_network(test: &str) -> bool {

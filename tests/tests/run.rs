@@ -5,16 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use duet_tests::{
-    Output, Toolchain, command_output, duet_command, duet_run, guest, host_tool, skip, tempdir,
+    Output, Toolchain, busybox, command_output, duet_command, duet_run, guest, host_tool, skip,
+    tempdir,
 };
-
-fn busybox(test: &str) -> Option<PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found
-}
 
 /// Runs a busybox applet with `options`.
 fn applet(options: &[&str], args: &[&str]) -> Output {

@@ -78,6 +78,18 @@ impl Session {
         Some(session)
     }
 
+    fn resize(&mut self, rows: u16, columns: u16) {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        // SAFETY: TIOCSWINSZ reads one `Winsize`, which lives through the call.
+        let result = unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+        assert_eq!(result, 0);
+    }
+
     fn send(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
@@ -234,15 +246,7 @@ fn window_size() {
         return;
     };
     s.run("trap 'stty size' WINCH; echo set", "set\r\n");
-    let size = Winsize {
-        ws_row: 40,
-        ws_col: 100,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: TIOCSWINSZ reads one `Winsize`, which lives through the call.
-    let result = unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
-    assert_eq!(result, 0);
+    s.resize(40, 100);
     std::thread::sleep(Duration::from_millis(200));
     s.run("stty size", "40 100\r\n");
     s.send("exit\n");
@@ -262,15 +266,7 @@ fn a_machines_terminal() {
     s.run("tty; echo $((6*7))", "42\r\n");
     s.run("stty size", "24 80\r\n");
     s.run("trap 'stty size' WINCH; echo set", "set\r\n");
-    let size = Winsize {
-        ws_row: 40,
-        ws_col: 100,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: TIOCSWINSZ reads one `Winsize`, which lives through the call.
-    let result = unsafe { libc::ioctl(s.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
-    assert_eq!(result, 0);
+    s.resize(40, 100);
     s.send("until stty size | grep 100; do sleep 0.1; done\n");
     s.expect("\r\n40 100\r\n");
     s.expect("$ ");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use duet_tests::{command_output, duet, host_tool, skip, tempdir};
+use duet_tests::{busybox, command_output, duet, tempdir};
 
 /// A tree with busybox, as `sh` and under its name, and some files.
 fn tree(busybox: &Path) -> tempfile::TempDir {
@@ -49,14 +49,6 @@ fn without_times(line: &str) -> String {
 fn assert_has(lines: &[String], wanted: &[&str]) {
     let found = lines.windows(wanted.len()).any(|w| w == wanted);
     assert!(found, "{wanted:#?} is not in {lines:#?}");
-}
-
-fn busybox(test: &str) -> Option<std::path::PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use duet_tests::{Output, command_output, duet, host_tool, skip, tempdir};
+use duet_tests::{Output, busybox, command_output, duet, tempdir};
 
 const SCRIPT: &str = "mkdir /tmp/d; cd /tmp/d; rmdir /none; echo x >/dev/null; (exit 3)";
 
@@ -13,14 +13,6 @@ fn trace(busybox: &PathBuf, options: &[&str], script: &str) -> Output {
     command.arg("trace").args(options).arg(busybox);
     command.args(["sh", "-c", script]).env_remove("NO_COLOR");
     command_output(command, b"")
-}
-
-fn busybox(test: &str) -> Option<PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use duet_tests::{Output, command_output, command_output_within, duet, host_tool, skip, tempdir};
+use duet_tests::{Output, Scheme, busybox, command_output, drawn, duet, has_browser, tempdir};
 use serde_json::Value;
 
 /// A tree with busybox and a file.
@@ -23,14 +22,6 @@ fn trace(tree: &Path, options: &[&str], script: &str) -> Output {
     command.args(["trace", "--rootfs"]).arg(tree).args(options);
     command.args(["/bin/busybox", "sh", "-c", script]);
     command_output(command, b"")
-}
-
-fn busybox(test: &str) -> Option<std::path::PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found
 }
 
 const SCRIPT: &str = "echo more >>/etc/motd; /bin/busybox cat /etc/motd /none >/dev/null; \
@@ -194,32 +185,21 @@ fn the_page_is_drawn_in_light_and_dark() {
         assert!(!text.contains(other), "the page needs others: {other}");
     }
     assert!(text.contains("<td class=\"left\">/&lt;b&gt;&amp;</td>") && !text.contains("<b>&"));
-    let Some(chromium) = host_tool("chromium") else {
-        return skip(test, "no chromium");
-    };
+    if !has_browser(test) {
+        return;
+    }
     std::fs::write(&page, text.replace("</body>", &format!("{PROBE}</body>"))).unwrap();
     for (scheme, colours) in [
-        ("1", "rgb(255, 255, 255)|rgb(31, 35, 40)|rgb(235, 104, 52)"),
-        ("0", "rgb(13, 17, 23)|rgb(230, 237, 243)|rgb(217, 89, 38)"),
+        (
+            Scheme::Light,
+            "rgb(255, 255, 255)|rgb(31, 35, 40)|rgb(235, 104, 52)",
+        ),
+        (
+            Scheme::Dark,
+            "rgb(13, 17, 23)|rgb(230, 237, 243)|rgb(217, 89, 38)",
+        ),
     ] {
-        let profile = tempdir();
-        let mut command = Command::new(&chromium);
-        command.args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--window-size=1000,800",
-            "--dump-dom",
-        ]);
-        command.arg(format!("--blink-settings=preferredColorScheme={scheme}"));
-        command.arg(format!("--user-data-dir={}", profile.path().display()));
-        command.arg(format!("file://{}", page.display()));
-        let drawn = command_output_within(command, b"", Duration::from_secs(120)).ok();
+        let drawn = drawn(&page, scheme);
         let expected = format!("<title>PROBE|{colours}|true|1|true</title>");
         let title = drawn.lines().find(|l| l.contains("<title>"));
         assert!(drawn.contains(&expected), "no {expected}, but {title:?}");

@@ -22,11 +22,7 @@ fn vm(options: &[&str], program: &Path, args: &[&str], input: &[u8]) -> Output {
 }
 
 fn busybox(test: &str) -> Option<PathBuf> {
-    let found = host_tool("busybox");
-    if found.is_none() {
-        skip(test, "no busybox (package busybox-static)");
-    }
-    found.filter(|_| machine_possible(test))
+    duet_tests::busybox(test).filter(|_| machine_possible(test))
 }
 
 #[track_caller]
