@@ -578,6 +578,7 @@ impl ProcessTable {
         if let Err(e) = states::stamp(process.tgid, state.number) {
             log::debug!("process {} is gone: {e}", process.tgid);
         }
+        self.forget_unused_states();
     }
 
     /// After an `execve`.
@@ -601,7 +602,12 @@ impl ProcessTable {
         }
         // Whoever is unknown may hold any number.
         self.enter_all();
-        let in_use: HashSet<u64> = self.all().iter().map(|p| p.state().number).collect();
+        let mut in_use = HashSet::new();
+        for process in self.all() {
+            // What the kernel is about to load it with is inherited by its number already.
+            in_use.extend(process.pending_exec.lock().as_ref().map(|p| p.state.number));
+            in_use.insert(process.state().number);
+        }
         self.states.lock().keep(&in_use);
     }
 
@@ -676,7 +682,7 @@ fn open_pidfd(pid: i32, flags: i32) -> Result<OwnedFd> {
     }))
 }
 
-fn get_descriptor(pidfd: &OwnedFd, fd: RawFd) -> Result<OwnedFd> {
+pub(crate) fn get_descriptor(pidfd: &OwnedFd, fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: plain integers; the kernel checks them.
     owned(host("pidfd_getfd", || unsafe {
         libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0)

@@ -10,7 +10,7 @@ use duet_vfs::inode::Caller;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
 
 use super::signal::pid_of_pidfd;
-use crate::process::{Process, parent_of};
+use crate::process::{Process, get_descriptor, parent_of};
 use crate::task::{Reply, Task};
 
 const PTRACE_SEIZE: i32 = libc::PTRACE_SEIZE as i32;
@@ -108,12 +108,25 @@ pub(super) fn kcmp(t: &Task) -> Result<Reply> {
 /// `pidfd_getfd(pidfd, targetfd, flags)`.
 pub(super) fn pidfd_getfd(t: &Task) -> Result<Reply> {
     is_open(t)?;
+    if t.arg(2) as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
     let pidfd = t.descriptor(t.int(0))?;
     // A stand-in of /proc/PID, too, is none to the kernel.
-    if pidfd.location.is_none() {
-        check_tid(t, pid_of_pidfd(&pidfd)?)?;
+    if pidfd.location.is_some() {
+        return Err(Errno::EBADF);
     }
-    Ok(Reply::Run)
+    // Not run by the kernel: it would look the number up again, and by then another process may stand for it.
+    let tid = pid_of_pidfd(&pidfd)?;
+    check_tid(t, tid)?;
+    let fd = get_descriptor(&pidfd.fd, t.int(1))?;
+    // Nor may it have become another meanwhile.
+    check_tid(t, tid)?;
+    Ok(Reply::Descriptor {
+        fd,
+        cloexec: true,
+        exclusive: false,
+    })
 }
 
 #[cfg(test)]
