@@ -231,23 +231,32 @@ impl Vfs {
         if dir.is_dead() {
             return Err(Errno::ENOENT);
         }
+        let is_new = known.is_none();
         let shadow = match known {
             Some(shadow) => shadow,
             None => self.new_shadow(dir)?,
         };
-        let mut names = Vec::new();
-        dir.inode().read_dir(0, &NoCaller, &mut |e| {
-            names.push(e.name);
-            names.len() <= MAX_ENTRIES
-        })?;
-        if names.len() > MAX_ENTRIES {
-            self.forget(&shadow);
-            return Err(Errno::ENOSPC);
-        }
-        for name in &names {
-            if let Some(child) = sb.lookup_locked(&guard, name, &NoCaller)? {
-                self.fill(&shadow, name, &child, complete)?;
+        let filled = (|| {
+            let mut names = Vec::new();
+            dir.inode().read_dir(0, &NoCaller, &mut |e| {
+                names.push(e.name);
+                names.len() <= MAX_ENTRIES
+            })?;
+            if names.len() > MAX_ENTRIES {
+                return Err(Errno::ENOSPC);
             }
+            for name in &names {
+                if let Some(child) = sb.lookup_locked(&guard, name, &NoCaller)? {
+                    self.fill(&shadow, name, &child, complete)?;
+                }
+            }
+            Ok(())
+        })();
+        if let Err(e) = filled {
+            if is_new {
+                self.discard(&shadow);
+            }
+            return Err(e);
         }
         shadow.complete.store(complete, Ordering::Relaxed);
         let mut shadows = self.watches.shadows.lock();
@@ -282,10 +291,13 @@ impl Vfs {
     ) -> Result<()> {
         let budget = complete.then_some(&self.watches.budget);
         let place = shadow.place(name);
-        if child.kind() == FileType::Regular
-            && child.inode().arrive(&place, Arrival::Quiet, budget)?
-        {
-            return Ok(());
+        if child.kind() == FileType::Regular {
+            match child.inode().arrive(&place, Arrival::Quiet, budget) {
+                Ok(true) => return Ok(()),
+                Ok(false) => (),
+                // One that the supervisor may not read has a counterpart without content.
+                Err(e) => note("a file's counterpart", Err(e)),
+            }
         }
         match shadow.make(name, child.kind()) {
             Err(Errno::EEXIST) => Ok(()),
@@ -309,16 +321,21 @@ impl Vfs {
             shadows.values().filter(|s| in_it(s)).cloned().collect()
         };
         for shadow in gone {
-            let path = crate::host_call::proc_fd(shadow.dir.as_raw_fd());
-            for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-                use std::os::unix::ffi::OsStrExt;
-                note(
-                    "emptying its shadow",
-                    shadow.remove(entry.file_name().as_bytes()),
-                );
-            }
-            self.forget(&shadow);
+            self.discard(&shadow);
         }
+    }
+
+    /// Drops a shadow and what is in it.
+    fn discard(&self, shadow: &Arc<Shadow>) {
+        let path = crate::host_call::proc_fd(shadow.dir.as_raw_fd());
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            use std::os::unix::ffi::OsStrExt;
+            note(
+                "emptying its shadow",
+                shadow.remove(entry.file_name().as_bytes()),
+            );
+        }
+        self.forget(shadow);
     }
 
     /// `name` of `dir` has been made and leads to `inode`. The caller holds the lock of the directory.
