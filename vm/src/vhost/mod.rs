@@ -44,14 +44,22 @@ impl Device {
             return Ok(());
         }
         let memory = self.memory.memory();
-        match fs::serve(&self.server, vring.get_queue_mut(), &memory) {
-            Ok(true) => vring.signal_used_queue(),
-            Ok(false) => Ok(()),
-            Err(e) => {
-                // As a device that needs a reset: no more of this queue, the rest goes on.
-                log::error!("virtio-fs: the guest has broken a queue: {e}");
-                vring.set_enabled(false);
-                Ok(())
+        loop {
+            match fs::serve(&self.server, vring.get_queue_mut(), &memory) {
+                Ok(served) => {
+                    if served.notify {
+                        vring.signal_used_queue()?;
+                    }
+                    if !served.more {
+                        return Ok(());
+                    }
+                }
+                Err(e) => {
+                    // As a device that needs a reset: no more of this queue, the rest goes on.
+                    log::error!("virtio-fs: the guest has broken a queue: {e}");
+                    vring.set_enabled(false);
+                    return Ok(());
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::chain;
+use super::chain::{self, Served};
 use super::device::{Active, Device};
 
 /// `VIRTIO_CONSOLE_F_MULTIPORT`
@@ -137,7 +137,7 @@ impl Console {
         &mut self,
         queue: &mut Queue,
         mem: &GuestMemoryMmap,
-    ) -> Result<bool, virtio_queue::Error> {
+    ) -> Result<Served, virtio_queue::Error> {
         self.deaf = false;
         chain::each(queue, mem, "virtio-console", |chain| {
             // Each may lead to a message for every port.
@@ -160,9 +160,12 @@ impl Console {
         &mut self,
         queue: &mut Queue,
         mem: &GuestMemoryMmap,
-    ) -> Result<bool, virtio_queue::Error> {
+    ) -> Result<Served, virtio_queue::Error> {
         if self.messages.is_empty() {
-            return Ok(false);
+            return Ok(Served {
+                notify: false,
+                more: false,
+            });
         }
         chain::each(queue, mem, "virtio-console", |chain| {
             let (message, name) = self.messages.pop_front()?;
@@ -180,9 +183,9 @@ impl Port {
         &mut self,
         queue: &mut Queue,
         mem: &GuestMemoryMmap,
-    ) -> Result<bool, virtio_queue::Error> {
+    ) -> Result<Served, virtio_queue::Error> {
         let mut waiting = false;
-        let notify = chain::each(queue, mem, "virtio-console", |chain| {
+        let served = chain::each(queue, mem, "virtio-console", |chain| {
             if !self.open_in_guest || !self.open_here || waiting {
                 waiting = true;
                 return None;
@@ -206,7 +209,7 @@ impl Port {
             None
         })?;
         self.room = waiting;
-        Ok(notify)
+        Ok(served)
     }
 
     /// Sends what the guest has written.
@@ -214,7 +217,7 @@ impl Port {
         &mut self,
         queue: &mut Queue,
         mem: &GuestMemoryMmap,
-    ) -> Result<bool, virtio_queue::Error> {
+    ) -> Result<Served, virtio_queue::Error> {
         self.held_up = false;
         chain::each(queue, mem, "virtio-console", |chain| {
             let Some((mut bytes, _)) = chain else {
@@ -320,9 +323,8 @@ impl Device for Console {
             }
             active.with_queue(CONTROL_TO_GUEST, |q, mem| self.give_messages(q, mem))?;
             // What was not heard for want of room may be heard now.
-            while self.deaf && self.messages.is_empty() {
-                active.with_queue(CONTROL_FROM_GUEST, |q, mem| self.take_messages(q, mem))?;
-                active.with_queue(CONTROL_TO_GUEST, |q, mem| self.give_messages(q, mem))?;
+            if self.deaf && self.messages.is_empty() {
+                active.come_back(CONTROL_FROM_GUEST);
             }
             if woken.stop {
                 return Ok(());

@@ -11,6 +11,8 @@ use nix::sys::eventfd::EventFd;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
+use super::chain::Served;
+
 /// A device model.
 pub trait Device: Send {
     /// Device number (VIRTIO 1.2, section 5).
@@ -93,26 +95,40 @@ impl Active {
         }
     }
 
-    /// Does `work` on a queue that the driver has made ready, and counts it. `work` says whether the driver
-    /// wants to hear of it.
+    /// Does `work` on a queue that the driver has made ready, and counts it. If it leaves some, the next
+    /// [`Active::wait`] returns at once.
     pub fn with_queue(
         &mut self,
         index: usize,
-        work: impl FnOnce(&mut Queue, &GuestMemoryMmap) -> Result<bool, virtio_queue::Error>,
+        work: impl FnOnce(&mut Queue, &GuestMemoryMmap) -> Result<Served, virtio_queue::Error>,
     ) -> Result<(), virtio_queue::Error> {
         let Some(queue) = self.queues.get_mut(index).filter(|q| q.ready()) else {
             return Ok(());
         };
         let before = queue.next_used();
-        let wanted = work(queue, &self.memory)?;
+        let Served { notify, more } = work(queue, &self.memory)?;
         let done = queue.next_used().wrapping_sub(before);
         if let Some(counters) = self.counters.get(index) {
             counters.chains.fetch_add(done.into(), Ordering::Relaxed);
         }
-        if wanted {
+        if notify {
             self.interrupt.used();
         }
+        if more {
+            self.come_back(index);
+        }
         Ok(())
+    }
+
+    /// Lets the next [`Active::wait`] return at once, as if the driver had notified of this queue.
+    pub fn come_back(&self, index: usize) {
+        // Full (EAGAIN): it returns anyway.
+        if let Some(kick) = self.kicks.get(index)
+            && let Err(e) = kick.write(1)
+            && e != Errno::EAGAIN
+        {
+            log::error!("noting a queue: {e}");
+        }
     }
 }
 

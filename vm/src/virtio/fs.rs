@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
-use super::chain;
+use super::chain::{self, Served};
 use super::device::{Active, Device};
 use crate::fuse::Server;
 
@@ -73,7 +73,7 @@ impl Device for Fs {
     }
 }
 
-/// Serves what is in the queue, until it is empty. Returns whether the driver wants to be notified.
+/// Serves what is in the queue.
 ///
 /// # Errors
 /// The queue itself is broken: the driver has put it outside the guest's memory, or its counters make
@@ -82,25 +82,8 @@ pub fn serve(
     server: &Server,
     queue: &mut Queue,
     mem: &GuestMemoryMmap,
-) -> Result<bool, virtio_queue::Error> {
-    let mut served = false;
-    loop {
-        queue.disable_notification(mem)?;
-        while let Some(chain) = queue.iter(mem)?.next() {
-            let head = chain.head_index();
-            let len = match chain::split(mem, chain) {
-                Some((request, reply)) => server.handle(request, reply),
-                None => {
-                    log::warn!("virtio-fs: a request outside of memory");
-                    0
-                }
-            };
-            queue.add_used(mem, head, u32::try_from(len).unwrap_or(u32::MAX))?;
-            served = true;
-        }
-        if !queue.enable_notification(mem)? {
-            break;
-        }
-    }
-    Ok(served && queue.needs_notification(mem)?)
+) -> Result<Served, virtio_queue::Error> {
+    chain::each(queue, mem, "virtio-fs", |chain| {
+        Some(chain.map_or(0, |(request, reply)| server.handle(request, reply)))
+    })
 }

@@ -17,7 +17,7 @@ use nix::unistd::read;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
-use super::chain;
+use super::chain::{self, Served};
 use super::device::{Active, Device};
 
 /// `VIRTIO_NET_F_MAC`: the configuration has the card's address.
@@ -159,9 +159,9 @@ impl Net {
         &mut self,
         queue: &mut Queue,
         mem: &GuestMemoryMmap,
-    ) -> Result<bool, virtio_queue::Error> {
+    ) -> Result<Served, virtio_queue::Error> {
         let mut nothing = false;
-        let notify = chain::each(queue, mem, "virtio-net", |chain| {
+        let served = chain::each(queue, mem, "virtio-net", |chain| {
             let Some((_, mut room)) = chain else {
                 return Some(0);
             };
@@ -187,7 +187,7 @@ impl Net {
             }
         })?;
         self.room = nothing;
-        Ok(notify)
+        Ok(served)
     }
 
     /// Sends what the guest gives.
@@ -195,7 +195,7 @@ impl Net {
         &mut self,
         queue: &mut Queue,
         mem: &GuestMemoryMmap,
-    ) -> Result<bool, virtio_queue::Error> {
+    ) -> Result<Served, virtio_queue::Error> {
         chain::each(queue, mem, "virtio-net", |chain| {
             if !self.flush() {
                 return None;

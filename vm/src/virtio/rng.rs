@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
-use super::chain;
+use super::chain::{self, Served};
 use super::device::{Active, Device};
 
 /// Most bytes for one chain: the driver asks again for more.
@@ -45,8 +45,8 @@ impl Device for Rng {
     }
 }
 
-/// Fills what is in the queue. Returns whether the driver wants to be notified.
-pub fn fill(queue: &mut Queue, mem: &GuestMemoryMmap) -> Result<bool, virtio_queue::Error> {
+/// Fills what is in the queue.
+pub fn fill(queue: &mut Queue, mem: &GuestMemoryMmap) -> Result<Served, virtio_queue::Error> {
     let mut bytes = [0; MOST];
     chain::each(queue, mem, "virtio-rng", |chain| {
         let Some((_, mut room)) = chain else {

@@ -130,6 +130,41 @@ fn a_broken_queue_asks_for_a_reset_and_that_helps() {
     assert_eq!(driver.ask(0, &[ROOM]), 4096);
 }
 
+/// Rings that lie over one another, so that what the device writes looks like new chains to it.
+#[test]
+fn overlapping_rings_keep_no_device_from_its_end() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut driver = Driver::new(Rng);
+        for status in [ACKNOWLEDGE, ACKNOWLEDGE | DRIVER] {
+            driver.set(0x70, status);
+        }
+        // Without event indices: the device then says by its flags whether it wants notifications.
+        driver.accept(1 << 32);
+        driver.set(0x70, ACKNOWLEDGE | DRIVER | FEATURES_OK);
+        driver.set(0x30, 0);
+        driver.set(0x38, 64);
+        let descriptors = driver.queue(0);
+        // The flags of the used ring are the index of the available one.
+        let (available, used) = (descriptors + 0x4002, descriptors + 0x4004);
+        for (register, at) in [(0x80, descriptors), (0x90, available), (0xa0, used)] {
+            driver.set(register, at as u32);
+            driver.set(register + 4, 0);
+        }
+        driver.set(0x44, 1);
+        assert_eq!(driver.get(0x44), 1);
+        driver.describe(descriptors, BUFFERS, 64, WRITE, 0);
+        driver.write(available, &[0, 0, 1, 0]);
+        driver.set(0x70, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
+        driver.kick(0);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        driver.set(0x70, 0);
+        done.send(driver.status()).unwrap();
+    });
+    let patience = std::time::Duration::from_secs(20);
+    assert_eq!(ended.recv_timeout(patience), Ok(0), "the device goes on");
+}
+
 /// The console's queues: control messages, and those of its ports.
 const TO_GUEST: usize = 2;
 const FROM_GUEST: usize = 3;
