@@ -522,6 +522,15 @@ static void network(void)
     send(c, "", 0, MSG_OOB);
 }
 
+/* What the layer's loader says when it begins, from the place where other calls are made too. */
+static void pretends(void)
+{
+    syscall(SYS_mkdir, "/tmp/before", 0755);
+    syscall(0x44756574, 0, 0, 1 << 20, 0, 0, 0x4475657453747562);
+    syscall(SYS_mkdir, "/tmp/behind", 0755);
+    syscall(SYS_rmdir, "/tmp/behind");
+}
+
 int main(int argc, char **argv)
 {
     const struct {
@@ -529,7 +538,7 @@ int main(int argc, char **argv)
         void (*run)(void);
     } parts[] = {
         {"files", files}, {"memory", memory}, {"signals", signals}, {"times", times_}, {"process", process},
-        {"polls", polls}, {"threads", threads}, {"forks", forks}, {"network", network},
+        {"polls", polls}, {"threads", threads}, {"forks", forks}, {"network", network}, {"pretends", pretends},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (argc > 1 && !strcmp(argv[1], parts[i].name))

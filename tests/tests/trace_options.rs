@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use duet_tests::{Output, busybox, command_output, duet, tempdir};
+use duet_tests::{Output, Toolchain, busybox, command_output, duet, guest, skip, tempdir};
 
 const SCRIPT: &str = "mkdir /tmp/d; cd /tmp/d; rmdir /none; echo x >/dev/null; (exit 3)";
 
@@ -251,4 +251,25 @@ fn fast_shows_what_comes_anyway() {
     let brk = output.stderr.lines().find(|l| l.contains("brk("));
     assert!(brk.is_some_and(|l| l.ends_with("= ?")), "{}", output.stderr);
     assert!(!output.stderr.contains("rmdir("), "{}", output.stderr);
+}
+
+/// A program that says that it is the layer's loader hides none of its calls by that.
+#[test]
+fn nobody_passes_for_the_loader() {
+    let Some(program) = guest("traced", Toolchain::Static) else {
+        return skip("nobody_passes_for_the_loader", "no C compiler");
+    };
+    for options in [&[][..], &["--fast"]] {
+        let mut command = Command::new(duet());
+        command.args(["trace", "-e", "mkdir,rmdir"]).args(options);
+        command.arg(&program).arg("pretends");
+        let output = command_output(command, b"");
+        for wanted in [
+            "mkdir(\"/tmp/before\", 0755)              = 0",
+            "mkdir(\"/tmp/behind\", 0755)              = 0",
+            "rmdir(\"/tmp/behind\")                    = 0",
+        ] {
+            assert!(output.stderr.contains(wanted), "{output:?}");
+        }
+    }
 }

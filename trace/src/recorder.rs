@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use duet_intercept::{ARCH_X86_64, Call, Ended, Errno, Names, Observer, Tid};
 use duet_loader::stub::STUB_NR;
-use duet_syscalls::accounts;
+use duet_syscalls::accounts::{self, Served};
 use duet_syscalls::table::{self, Disposition, Family, Ret, Row, Type};
 
 use crate::counts::{Counts, Order};
@@ -120,9 +120,19 @@ struct Thread {
     group: i32,
     /// Calls that it is in: one, or two if the end of the first has yet to be told.
     calls: Vec<Begun>,
-    /// It loads a program: the calls of the stub are not the program's. The page that they come from,
-    /// once known.
-    loading: Option<Option<u64>>,
+    /// It loads a program: the calls of the stub are not the program's.
+    loading: Option<Loading>,
+    /// With `--fast`: what was done for its call before it reported as the stub.
+    before_report: Option<Arc<Served>>,
+}
+
+/// What is known of a stub that loads a program.
+#[derive(Clone, Copy, Default)]
+struct Loading {
+    /// The page that its calls come from, once it has reported.
+    page: Option<u64>,
+    /// How many more calls it may make, once that is known: its page stays, and others can call from there.
+    left: Option<u64>,
 }
 
 struct State {
@@ -316,28 +326,56 @@ impl Recorder {
     /// Looks at a call of the loader's. True: it is none of the program's.
     fn is_loaders(&self, state: &mut State, call: &Call) -> bool {
         let reports = call.nr == STUB_NR;
+        let thread = state.thread(call.tid);
         if reports && self.settings.fast {
-            self.loaded(state, call.tid, call.tid);
-            state.thread(call.tid).loading = Some(Some(page(call)));
+            // Anybody can say so. What is answered tells whether it is true.
+            thread.before_report = accounts::last(call.tid);
             return true;
         }
-        let thread = state.thread(call.tid);
         let Some(stub) = &mut thread.loading else {
             return reports;
         };
         if reports {
-            *stub = Some(page(call));
+            stub.page = Some(page(call));
             return true;
         }
-        if stub.is_none_or(|p| p == page(call)) {
-            return true;
+        let is_its = stub.page.is_none_or(|p| p == page(call));
+        let has_any = stub.left != Some(0);
+        stub.left = stub.left.map(|n| n.saturating_sub(1));
+        if !(is_its && has_any) {
+            thread.loading = None;
         }
-        thread.loading = None;
-        false
+        is_its && has_any
     }
 
-    /// A program has taken the place of another in the process of `tid`.
-    fn loaded(&self, state: &mut State, tid: Tid, former: Tid) {
+    /// The supervisor has answered a report of the stub's: with the number of steps that are left to it, or
+    /// that it is none, or cannot load the program.
+    fn reported(&self, call: &Call, how: Ended) {
+        let steps = match how {
+            Ended::Answered(n) => u64::try_from(n).ok(),
+            _ => None,
+        };
+        let mut state = self.state();
+        if self.settings.fast {
+            let served = state.thread(call.tid).before_report.take();
+            if steps.is_none() {
+                return;
+            }
+            self.loaded(&mut state, call.tid, call.tid, served);
+            state.thread(call.tid).loading = Some(Loading {
+                page: Some(page(call)),
+                left: None,
+            });
+        }
+        if let Some(stub) = &mut state.thread(call.tid).loading {
+            // The last step is to let go of its buffer.
+            stub.left = Some(steps.unwrap_or(0).saturating_add(1));
+        }
+    }
+
+    /// A program has taken the place of another in the process of `tid`. `served`: what was done for the
+    /// `execve`.
+    fn loaded(&self, state: &mut State, tid: Tid, former: Tid, served: Option<Arc<Served>>) {
         let first = !std::mem::replace(&mut state.started, true);
         let executes = |t: &Thread| t.calls.iter().any(|b| b.executes());
         // Without an event of its own, it is seen when it reports.
@@ -367,11 +405,11 @@ impl Recorder {
             state.threads.retain(|&n, t| n == tid.0 || t.group != tid.0);
         }
         let thread = state.thread(tid);
-        thread.loading = Some(None);
+        thread.loading = Some(Loading::default());
         thread.calls.clear();
         let pid = thread.pid;
         if let Some(summary) = &mut state.summary {
-            let served = accounts::last(former).filter(|_| !first);
+            let served = served.filter(|_| !first);
             summary.executed(pid, served.as_deref(), &state.program);
         }
         match begun {
@@ -502,6 +540,9 @@ impl Observer for Recorder {
     }
 
     fn left(&self, call: &Call, how: Ended) {
+        if call.nr == STUB_NR {
+            return self.reported(call, how);
+        }
         let executes = matches!(i64::from(call.nr), libc::SYS_execve | libc::SYS_execveat);
         if how == Ended::Unknown && self.settings.fast && executes {
             // It shows when the new program reports.
@@ -624,7 +665,8 @@ impl Observer for Recorder {
 
     fn executed(&self, tid: Tid, former: Tid) {
         let mut state = self.state();
-        self.loaded(&mut state, tid, former);
+        let served = accounts::last(former);
+        self.loaded(&mut state, tid, former, served);
     }
 
     fn ended(&self, tid: Tid, status: i32) {
