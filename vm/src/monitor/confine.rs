@@ -11,13 +11,13 @@ use libc::c_long;
 use nix::errno::Errno;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 use crate::error::{Error, Result};
 
 /// What every thread needs to compute, to lock, to tell of faults, and to end.
-const ANY: [c_long; 24] = [
+const ANY: [c_long; 23] = [
     libc::SYS_brk,
     libc::SYS_clock_gettime,
     libc::SYS_close,
@@ -39,7 +39,6 @@ const ANY: [c_long; 24] = [
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     libc::SYS_write,
     libc::SYS_writev,
 ];
@@ -48,8 +47,11 @@ const ANY: [c_long; 24] = [
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 
+/// `__X32_SYSCALL_BIT`
+const X32: u32 = 0x4000_0000;
+
 /// What nobody who serves files needs.
-const NOT_FILES: [c_long; 40] = [
+const NOT_FILES: [c_long; 50] = [
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_add_key,
@@ -63,6 +65,10 @@ const NOT_FILES: [c_long; 40] = [
     libc::SYS_execveat,
     libc::SYS_finit_module,
     libc::SYS_fork,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
     libc::SYS_init_module,
     libc::SYS_io_uring_setup,
     libc::SYS_kcmp,
@@ -72,6 +78,9 @@ const NOT_FILES: [c_long; 40] = [
     libc::SYS_kill,
     libc::SYS_listen,
     libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
     libc::SYS_perf_event_open,
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_send_signal,
@@ -81,11 +90,14 @@ const NOT_FILES: [c_long; 40] = [
     libc::SYS_ptrace,
     libc::SYS_reboot,
     libc::SYS_request_key,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_seccomp,
     libc::SYS_setns,
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_swapon,
+    libc::SYS_tkill,
     libc::SYS_umount2,
     libc::SYS_unshare,
     libc::SYS_userfaultfd,
@@ -95,12 +107,8 @@ const NOT_FILES: [c_long; 40] = [
 /// Confines the calling thread, which runs a processor.
 pub fn processor() -> Result<()> {
     drop_capabilities()?;
-    let request = |value| {
-        SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)
-            .and_then(|c| SeccompRule::new(vec![c]))
-            .map_err(failed)
-    };
-    let mut rules = allowed(&[libc::SYS_sendto]);
+    let request = |value| rule(1, SeccompCmpOp::Eq, value);
+    let mut rules = allowed(&[libc::SYS_sendto])?;
     let requests = vec![request(KVM_RUN)?, request(KVM_GET_REGS)?];
     rules.insert(libc::SYS_ioctl, requests);
     apply(
@@ -113,7 +121,7 @@ pub fn processor() -> Result<()> {
 /// Confines the calling thread, which serves a device that knows its descriptors from the start.
 pub fn device() -> Result<()> {
     drop_capabilities()?;
-    let rules = allowed(&[libc::SYS_recvmsg, libc::SYS_sendmsg]);
+    let rules = allowed(&[libc::SYS_recvmsg, libc::SYS_sendmsg])?;
     apply(
         rules,
         SeccompAction::Errno(libc::EPERM as u32),
@@ -124,7 +132,11 @@ pub fn device() -> Result<()> {
 /// Confines the calling thread, which serves files. It keeps its capabilities: what it makes has the owner
 /// that the guest says.
 pub fn files() -> Result<()> {
-    let rules = NOT_FILES.iter().map(|&nr| (nr, Vec::new())).collect();
+    let mut rules: BTreeMap<_, _> = NOT_FILES.iter().map(|&nr| (nr, Vec::new())).collect();
+    rules.insert(
+        libc::SYS_tgkill,
+        vec![rule(0, SeccompCmpOp::Ne, own_pid())?],
+    );
     apply(
         rules,
         SeccompAction::Allow,
@@ -132,9 +144,26 @@ pub fn files() -> Result<()> {
     )
 }
 
-fn allowed(more: &[c_long]) -> BTreeMap<c_long, Vec<SeccompRule>> {
+fn allowed(more: &[c_long]) -> Result<BTreeMap<c_long, Vec<SeccompRule>>> {
     let all = ANY.iter().chain(more);
-    all.map(|&nr| (nr, Vec::new())).collect()
+    let mut rules: BTreeMap<_, _> = all.map(|&nr| (nr, Vec::new())).collect();
+    // Processors are brought out of the guest by a signal; nobody else is sent any.
+    rules.insert(
+        libc::SYS_tgkill,
+        vec![rule(0, SeccompCmpOp::Eq, own_pid())?],
+    );
+    Ok(rules)
+}
+
+/// Holds of a call whose argument `index` compares so with `value`.
+fn rule(index: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule> {
+    SeccompCondition::new(index, SeccompCmpArgLen::Qword, how, value)
+        .and_then(|c| SeccompRule::new(vec![c]))
+        .map_err(failed)
+}
+
+fn own_pid() -> u64 {
+    u64::from(std::process::id())
 }
 
 /// Installs a filter that does `listed` with these calls, and `others` with all others. It sets
@@ -145,7 +174,25 @@ fn apply(
     listed: SeccompAction,
 ) -> Result<()> {
     let filter = SeccompFilter::new(rules, others, listed, TargetArch::x86_64).map_err(failed)?;
-    let program = BpfProgram::try_from(filter).map_err(failed)?;
+    let rest = BpfProgram::try_from(filter).map_err(failed)?;
+    // Numbers of the x32 interface are those of other calls, and not told apart by the architecture.
+    let step = |code: u32, jt, jf, k| sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let mut program = vec![
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
+        step(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        ),
+    ];
+    program.extend(rest);
     seccompiler::apply_filter(&program).map_err(failed)
 }
 
@@ -179,9 +226,9 @@ mod tests {
 
     use super::*;
 
-    /// What `/proc` says of a confined thread, and what opening a file, making a socket and reading a
-    /// directory ended in on it.
-    fn confined(confine: fn() -> Result<()>) -> (String, [Option<i32>; 3]) {
+    /// What `/proc` says of a confined thread, and what opening a file, making a socket, reading a
+    /// directory, a signal to this process, one to another and a number of x32's ended in on it.
+    fn confined(confine: fn() -> Result<()>) -> (String, [Option<i32>; 6]) {
         let (tell_tid, tid) = channel();
         let (go_on, wait) = channel();
         let thread = std::thread::spawn(move || {
@@ -190,10 +237,18 @@ mod tests {
             tell_tid.send(unsafe { libc::gettid() }).unwrap();
             wait.recv().unwrap();
             let code = |e: std::io::Error| e.raw_os_error();
+            let call = |nr: c_long, pid: u32| {
+                // SAFETY: no pointers; a signal that is none.
+                let n = unsafe { libc::syscall(nr, pid, libc::gettid(), 0) };
+                Errno::result(n).err().map(|e| e as i32)
+            };
             [
                 std::fs::File::open("/dev/null").err().and_then(code),
                 UnixStream::pair().err().and_then(code),
                 std::fs::read_dir("/").err().and_then(code),
+                call(libc::SYS_tgkill, std::process::id()),
+                call(libc::SYS_tgkill, 1),
+                call(libc::SYS_getpid | c_long::from(X32), 0),
             ]
         });
         let path = format!("/proc/self/task/{}/status", tid.recv().unwrap());
@@ -207,13 +262,14 @@ mod tests {
         let refused = Some(libc::EPERM);
         for confine in [processor, device] {
             let (status, results) = confined(confine);
-            assert_eq!(results, [refused; 3]);
+            assert_eq!(results[..3], [refused; 3]);
+            assert_eq!(results[3..], [None, refused, refused]);
             for line in ["CapEff:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"] {
                 assert!(status.contains(line), "{line} is not in {status}");
             }
         }
         let (status, results) = confined(files);
-        assert_eq!(results, [None, refused, None]);
+        assert_eq!(results, [None, refused, None, None, refused, refused]);
         assert!(status.contains("Seccomp:\t2"));
         // This thread is as it was.
         assert!(UnixStream::pair().is_ok());
