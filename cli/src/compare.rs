@@ -317,8 +317,11 @@ fn all_of(dir: &Path, options: &Options) -> Result<u8> {
         _ => matrix.text(),
     };
     print(&shown)?;
-    let differs = u8::from(!matrix.agrees());
-    Ok(interrupted(signal).unwrap_or(differs))
+    match interrupted(signal) {
+        Some(status) => Ok(status),
+        None if matrix.reference.is_none() => bail!("no mode could be run"),
+        None => Ok(u8::from(!matrix.agrees())),
+    }
 }
 
 /// What a command exits with that this signal has ended.

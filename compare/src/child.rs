@@ -18,12 +18,15 @@ use crate::files::{Content, Files, Gather};
 use crate::inside::{Calls, Cpu, Inside, now};
 use crate::modes::Mode;
 use crate::processes;
+use crate::session;
 use crate::spawn::{Purpose, spawn};
 use crate::stage::Stage;
 use crate::subject::Subject;
 
 /// Bytes of each stream that are kept, for showing what differs.
 const HEAD: usize = 1 << 20;
+/// How long a run that is to end may take to do so by itself.
+const GRACE: Duration = Duration::from_secs(2);
 /// Least time between two looks at the processes of an observed run.
 const LOOK: u64 = 2_000_000;
 /// A look may take one part in so many of the time.
@@ -140,11 +143,18 @@ impl Runner<'_> {
             stage.mount(self.subject)?;
         }
         let run = self.run_prepared(mode, purpose, stage);
+        if run.is_err() {
+            processes::ask_to_end(GRACE);
+        }
         processes::end_all();
         stage.unmount()?;
         let mut run = run?;
         run.files = stage.written()?;
-        Ok(run)
+        // One that came while the files were looked at.
+        match session::pending(self.signals) {
+            Some(signal) => Err(Stopped::Interrupted(signal)),
+            None => Ok(run),
+        }
     }
 
     fn run_prepared(
@@ -256,9 +266,15 @@ impl Runner<'_> {
             if let Some(looks) = &mut watch.looks {
                 looks.look_if_due(at);
             }
-            if watch.deadline.is_some_and(|d| d <= at) && !late {
+            if watch.deadline.is_some_and(|d| d <= at) {
+                if late {
+                    processes::end_descendants();
+                    watch.deadline = None;
+                } else {
+                    processes::ask_children();
+                    watch.deadline = Some(at.saturating_add(nanos(GRACE)));
+                }
                 late = true;
-                processes::end_descendants();
             }
             let (Some(out), Some(err)) = (&mut child.stdout, &mut child.stderr) else {
                 return Err(Error::Failed("a run has no streams".into()).into());
@@ -273,7 +289,7 @@ impl Runner<'_> {
             if open[1] {
                 fds.push(PollFd::new(err.as_fd(), PollFlags::POLLIN));
             }
-            match poll(&mut fds, watch.patience(at, late)) {
+            match poll(&mut fds, watch.patience(at)) {
                 Ok(_) | Err(Errno::EINTR) => (),
                 Err(e) => return Err(failed(e).into()),
             }
@@ -331,10 +347,9 @@ struct Watch {
 
 impl Watch {
     /// How long nothing needs to be done.
-    fn patience(&self, at: u64, late: bool) -> PollTimeout {
+    fn patience(&self, at: u64) -> PollTimeout {
         let look = self.looks.as_ref().map(|l| l.due);
-        let deadline = self.deadline.filter(|_| !late);
-        let Some(next) = look.into_iter().chain(deadline).min() else {
+        let Some(next) = look.into_iter().chain(self.deadline).min() else {
             return PollTimeout::NONE;
         };
         let millis = next.saturating_sub(at).div_ceil(1_000_000);

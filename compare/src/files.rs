@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
 use sha2::{Digest, Sha256};
+
+use crate::session;
 
 /// Bytes of a file's beginning that are kept, for showing what differs.
 const HEAD: usize = 64 << 10;
@@ -20,7 +23,7 @@ const KEPT: usize = 8 << 20;
 pub struct Content {
     /// Its length.
     pub length: u64,
-    /// SHA-256 of all.
+    /// SHA-256 of all; of a file, of what is not zero in it.
     pub sum: [u8; 32],
     /// As much of it as is kept.
     pub head: Vec<u8>,
@@ -84,15 +87,6 @@ impl Files {
     /// How many were not noted.
     pub fn more(&self) -> u64 {
         self.more
-    }
-
-    /// Bytes in all of them.
-    pub fn size(&self) -> u64 {
-        let contents = self.entries.values().filter_map(|e| match e {
-            Entry::There { content, .. } => content.as_ref(),
-            _ => None,
-        });
-        contents.map(|c| c.length).sum()
     }
 }
 
@@ -194,20 +188,66 @@ fn shown(path: &Path, metadata: &Metadata) -> Shown {
     parsed.unwrap_or(own)
 }
 
+/// Bytes of a file that are looked at together. Those that are all zero, in a hole or not, do not count.
+const BLOCK: usize = 4096;
+
+/// Reads a file. Its sum is of the blocks that are not zero, each behind its place, so that holes are not
+/// read: two files have the same if they have the same bytes. Fails if a signal waits for this process.
 fn read(path: &Path) -> std::io::Result<Content> {
-    let mut file = File::options()
+    let file = File::options()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
-    let mut gather = Gather::new(HEAD);
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(gather.finish()),
-            Ok(n) => gather.add(buffer.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => (),
-            Err(e) => return Err(e),
+    let mut head = vec![0; HEAD];
+    let mut kept = 0;
+    while let Some(room) = head.get_mut(kept..).filter(|r| !r.is_empty()) {
+        match file.read_at(room, kept as u64)? {
+            0 => break,
+            n => kept += n,
         }
+    }
+    head.truncate(kept);
+    let mut sum = Sha256::new();
+    let mut blocks = vec![0; 16 * BLOCK];
+    let mut at = 0;
+    while let Some(data) = next_data(&file, at)? {
+        if session::is_interrupted() {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
+        // Of a hole's end, which lies anywhere, the whole block.
+        let data = at.max(data - data % BLOCK as u64);
+        let mut length = 0;
+        while let Some(room) = blocks.get_mut(length..).filter(|r| !r.is_empty()) {
+            match file.read_at(room, data + length as u64)? {
+                0 => break,
+                n => length += n,
+            }
+        }
+        if length == 0 {
+            break;
+        }
+        for (i, block) in blocks[..length].chunks(BLOCK).enumerate() {
+            if block.iter().any(|&b| b != 0) {
+                sum.update((data + (i * BLOCK) as u64).to_le_bytes());
+                sum.update(block);
+            }
+        }
+        at = data + length as u64;
+    }
+    Ok(Content {
+        length: file.metadata()?.len(),
+        sum: sum.finalize().into(),
+        head,
+    })
+}
+
+/// The first byte at or behind `at` that is in no hole.
+fn next_data(file: &File, at: u64) -> std::io::Result<Option<u64>> {
+    let at = i64::try_from(at).unwrap_or(i64::MAX);
+    match lseek(file, at, Whence::SeekData) {
+        Ok(data) => Ok(u64::try_from(data).ok()),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -226,5 +266,40 @@ mod tests {
         assert_eq!((a.length, a.head.as_slice()), (7, &b"ab"[..]));
         assert_eq!(a.head, b.head);
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn holes_are_zeros_and_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, pieces: &[(u64, &[u8])], length: u64| {
+            let path = dir.path().join(name);
+            let file = File::create(&path).unwrap();
+            for (at, bytes) in pieces {
+                file.write_all_at(bytes, *at).unwrap();
+            }
+            file.set_len(length).unwrap();
+            read(&path).unwrap()
+        };
+        let holes = make("holes", &[(5000, b"x"), (1 << 20, b"end")], (1 << 20) + 3);
+        let zeros = make(
+            "zeros",
+            &[(0, &[0; 1 << 20]), (5000, b"x"), (1 << 20, b"end")],
+            (1 << 20) + 3,
+        );
+        assert_eq!(holes, zeros);
+        assert_eq!((holes.head.len(), holes.head[5000]), (HEAD, b'x'));
+        let moved = make("moved", &[(5001, b"x"), (1 << 20, b"end")], (1 << 20) + 3);
+        assert_ne!(holes.sum, moved.sum);
+        let later = make(
+            "later",
+            &[(5000 + 4096, b"x"), (1 << 20, b"end")],
+            (1 << 20) + 3,
+        );
+        assert_ne!(holes.sum, later.sum);
+        // More than can be read in a lifetime.
+        let huge = make("huge", &[(3, b"x")], 1 << 42);
+        assert_eq!(huge.length, 1 << 42);
+        let small = make("small", &[(0, b"short")], 5);
+        assert_eq!((small.length, small.head.as_slice()), (5, &b"short"[..]));
     }
 }

@@ -32,16 +32,6 @@ impl Mode {
         }
     }
 
-    /// What stands between the program and the host's kernel.
-    pub fn between(self) -> &'static str {
-        match self {
-            Mode::Native => "nothing",
-            Mode::Seccomp | Mode::Ptrace => "supervisor",
-            Mode::Vm => "monitor and guest kernel",
-            Mode::Peer(_) => "the peer",
-        }
-    }
-
     /// The mode with this name; `layer` is that of the default engine.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -56,6 +57,29 @@ pub fn end_all() {
                 // There is none left.
                 Err(_) => return,
             }
+        }
+    }
+}
+
+/// Asks the children of this process to end, by `SIGTERM`: a mode then leaves nothing of its own behind.
+pub fn ask_children() {
+    for pid in children(std::process::id()) {
+        // It may have ended meanwhile.
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+    }
+}
+
+/// Asks the children to end, and reaps those that do so within `patience`.
+pub fn ask_to_end(patience: Duration) {
+    const STEP: Duration = Duration::from_millis(2);
+    ask_children();
+    let end = Instant::now() + patience;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() < end => std::thread::sleep(STEP),
+            // There is none left, or those that are left do not want to.
+            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
+            _ => (),
         }
     }
 }

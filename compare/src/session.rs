@@ -66,20 +66,20 @@ impl Progress for Silent {
     fn begins(&mut self, _: Mode, _: &str, _: u64, _: u64) {}
 }
 
+/// Signals that end a comparison.
+const ENDING: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
+
 /// Signals that end a comparison, blocked and readable. The calling process keeps them blocked.
 ///
 /// # Errors
 /// See signalfd(2).
 pub fn watch_signals() -> Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ] {
-        mask.add(signal);
-    }
+    let mask: SigSet = ENDING.into_iter().collect();
     let failed = |e| Error::step("watching signals", e);
     mask.thread_block().map_err(failed)?;
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
@@ -92,6 +92,17 @@ pub fn pending(signals: &SignalFd) -> Option<i32> {
         .ok()
         .flatten()
         .map(|s| s.ssi_signo as i32)
+}
+
+/// Whether a signal of [`watch_signals`] waits to be read. It goes on waiting.
+pub fn is_interrupted() -> bool {
+    // SAFETY: all-zero is a valid set, to be filled.
+    let waiting = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut set);
+        SigSet::from_sigset_t_unchecked(set)
+    };
+    ENDING.iter().any(|s| waiting.contains(*s))
 }
 
 /// Runs the subject in each mode in turn, and the next round begins with another mode, so that none is

@@ -199,6 +199,9 @@ impl Matrix {
         for (mode, why) in &self.missing {
             out += &format!("{mode} is missing: {why}\n");
         }
+        if self.interrupted {
+            out += "interrupted: the programs behind these were not run\n";
+        }
         for mode in &self.modes {
             let of = self.lines.iter().filter_map(|l| l.modes.get(mode));
             let (mut all, mut same) = (0, 0);
