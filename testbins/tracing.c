@@ -1,6 +1,7 @@
 /* ptrace(2) and its like between processes of one sandbox. Run as root. */
 #include "check.h"
 #include <elf.h>
+#include <linux/capability.h>
 #include <linux/kcmp.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -161,6 +162,25 @@ static void run_twice(void)
     syscall(SYS_execveat, fd, "", (char *[]){ "x", "eight", NULL }, (char *[]){ NULL }, AT_EMPTY_PATH);
     _exit(1);
 }
+/* Executed by one that is traced: an execve that fails gives back nothing that was given up. */
+static int gives_up(void)
+{
+    char *many[] = { self, huge, huge, huge, huge, huge, huge, huge, NULL };
+    struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct caps[2] = { 0 };
+    memset(huge, 'x', sizeof huge - 1);
+    TRY(syscall(SYS_capset, &head, caps));
+    TRY(execv(self, many));
+    TRY(syscall(SYS_capget, &head, caps));
+    IS(caps[0].effective == 0 && caps[0].permitted == 0);
+    fflush(stdout);
+    return 11;
+}
+static void run_gives_up(void)
+{
+    execl(self, self, "gives up", NULL);
+    _exit(1);
+}
 static void run_script(void)
 {
     execl("./script", "script", "arg", NULL);
@@ -169,7 +189,13 @@ static void run_script(void)
 /* Who is let go prints at once: nothing is printed here meanwhile. */
 static void odd_execs(void)
 {
-    pid_t pid = traced(run_twice);
+    pid_t pid = traced(run_gives_up);
+    MUST(ptrace(PTRACE_CONT, pid, 0, 0));
+    stop(pid);
+    fflush(stdout);
+    MUST(ptrace(PTRACE_CONT, pid, 0, 0));
+    stop(pid);
+    pid = traced(run_twice);
     MUST(ptrace(PTRACE_CONT, pid, 0, 0));
     stop(pid);
     MUST(ptrace(PTRACE_CONT, pid, 0, 0));
@@ -403,6 +429,10 @@ int main(int argc, char **argv)
         IS(readlink("/proc/self/fd/3", link, sizeof link - 1) > 0);
         IS(readlink("/proc/self/exe", exe, sizeof exe - 1) > 0 && strcmp(link, exe) == 0);
         return 8;
+    }
+    if (argc > 1 && strcmp(argv[1], "gives up") == 0) {
+        snprintf(self, sizeof self, "%s", argv[0]);
+        return gives_up();
     }
     if (argc > 1 && strcmp(argv[1], "ids") == 0) {
         printf("ids %d %d %d\n", getuid(), geteuid(), getegid());

@@ -30,6 +30,9 @@ pub const ROOT: &str = "root";
 /// The directory of the copies.
 const COPIES: &str = "copies";
 
+/// Largest file that is copied, in bytes. All wait for a copy that is made.
+pub const LARGEST: u64 = 256 << 20;
+
 /// A copy on its way to its place.
 const MOVING: &str = "moving";
 
@@ -74,13 +77,21 @@ impl Images {
     /// Makes each file found by the kernel at its path, and returns which files the copies are. Paths
     /// start at the root, as every guest process stands there in the kernel's eyes.
     ///
-    /// `ENOSPC` if there is no room, even without all that was there before.
-    pub fn place(&self, files: &[(&[u8], BorrowedFd<'_>)]) -> Result<Vec<BackingId>> {
+    /// None of them is `running`, the file that the caller executes already: that it executes the one made
+    /// for it is how its success shows.
+    ///
+    /// `ENOSPC` if there is no room, even without all that was there before; `ENOMEM` for a file larger than
+    /// [`LARGEST`].
+    pub fn place(
+        &self,
+        files: &[(&[u8], BorrowedFd<'_>)],
+        running: Option<BackingId>,
+    ) -> Result<Vec<BackingId>> {
         let mut copies = self.copies.lock();
         let _owner = FileIds::take(self.ids);
         let all = |copies: &mut Copies| -> Result<Vec<BackingId>> {
             let place = |&(path, file): &(&[u8], BorrowedFd<'_>)| {
-                let (name, id) = self.copy(copies, file)?;
+                let (name, id) = self.copy(copies, file, running)?;
                 self.link(&name, path).map(|()| id)
             };
             files.iter().map(place).collect()
@@ -102,7 +113,12 @@ impl Images {
     }
 
     /// The copy of an open file: its name, and which file it is.
-    fn copy(&self, copies: &mut Copies, file: BorrowedFd<'_>) -> Result<(String, BackingId)> {
+    fn copy(
+        &self,
+        copies: &mut Copies,
+        file: BorrowedFd<'_>,
+        running: Option<BackingId>,
+    ) -> Result<(String, BackingId)> {
         let mut from = File::from(file.try_clone_to_owned().map_err(errno)?);
         let m = from.metadata().map_err(errno)?;
         let original = Original {
@@ -112,8 +128,16 @@ impl Images {
             mtime: (m.mtime(), m.mtime_nsec()),
             ctime: (m.ctime(), m.ctime_nsec()),
         };
-        if let Some(known) = copies.by_original.get(&original) {
-            return Ok(known.clone());
+        match copies.by_original.get(&original) {
+            Some((name, id)) if Some(*id) == running => {
+                unlinkat(&self.top, name.as_str(), UnlinkatFlags::NoRemoveDir)?;
+                copies.by_original.remove(&original);
+            }
+            Some(known) => return Ok(known.clone()),
+            None => (),
+        }
+        if original.size > LARGEST {
+            return Err(Errno::ENOMEM);
         }
         let name = format!("{COPIES}/{}", copies.next);
         copies.next += 1;
@@ -271,7 +295,7 @@ mod tests {
             (&b"/usr//lib/../bin/./one"[..], one.as_fd()),
             (b"../../two", two.as_fd()),
         ];
-        let first = images.place(&files).unwrap();
+        let first = images.place(&files, None).unwrap();
         let read = |p: &str| fs::read_to_string(dir.path().join(ROOT).join(p)).unwrap();
         assert_eq!(
             (read("usr/bin/one"), read("two")),
@@ -279,9 +303,9 @@ mod tests {
         );
         assert!(dir.path().join(ROOT).join("usr/lib").is_dir());
         // The same files are not copied again.
-        assert_eq!(images.place(&files).unwrap(), first);
+        assert_eq!(images.place(&files, None).unwrap(), first);
         // Another in the same place is.
-        images.place(&[(b"two", one.as_fd())]).unwrap();
+        images.place(&[(b"two", one.as_fd())], None).unwrap();
         assert_eq!(read("two"), "one");
     }
 
@@ -290,12 +314,15 @@ mod tests {
         let (dir, images) = images();
         let one = program("one");
         for path in [&b"/a/b/c"[..], b"/a/b", b"/a/b/c", b"/a"] {
-            images.place(&[(path, one.as_fd())]).unwrap();
+            images.place(&[(path, one.as_fd())], None).unwrap();
             let path = std::str::from_utf8(path).unwrap().trim_start_matches('/');
             assert!(dir.path().join(ROOT).join(path).is_file());
         }
         for path in [&b"/"[..], b"", b"/a/..", b"."] {
-            assert_eq!(images.place(&[(path, one.as_fd())]), Err(Errno::EACCES));
+            assert_eq!(
+                images.place(&[(path, one.as_fd())], None),
+                Err(Errno::EACCES)
+            );
         }
     }
 
@@ -303,9 +330,15 @@ mod tests {
     fn a_changed_file_is_copied_again() {
         let (dir, images) = images();
         let mut one = program("one");
-        let before = images.place(&[(b"p", one.as_fd())]).unwrap();
+        let before = images.place(&[(b"p", one.as_fd())], None).unwrap();
         one.write_all(b", longer").unwrap();
-        assert_ne!(images.place(&[(b"p", one.as_fd())]).unwrap(), before);
+        assert_ne!(images.place(&[(b"p", one.as_fd())], None).unwrap(), before);
+        // Whoever runs it already gets another.
+        let running = images.place(&[(b"p", one.as_fd())], None).unwrap();
+        let again = images.place(&[(b"p", one.as_fd())], running.first().copied());
+        let again = again.unwrap();
+        assert_ne!(again, running);
+        assert_eq!(images.place(&[(b"p", one.as_fd())], None).unwrap(), again);
         let text = fs::read_to_string(dir.path().join(ROOT).join("p")).unwrap();
         assert_eq!(text, "one, longer");
     }

@@ -153,16 +153,24 @@ impl Process {
         }
     }
 
+    /// The host's file that it executes.
+    pub fn running(&self) -> Result<BackingId> {
+        let stat = host("stat", || {
+            nix::sys::stat::stat(format!("/proc/{}/exe", self.tgid).as_str())
+        })?;
+        Ok(BackingId {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        })
+    }
+
     fn settle(&self) {
         let mut pending = self.pending_exec.lock();
         let copy = pending.as_ref().and_then(|p| p.native.as_ref());
-        let exe = host("stat", || {
-            nix::sys::stat::stat(format!("/proc/{}/exe", self.tgid).as_str())
-        });
-        let (Some(copy), Ok(exe)) = (copy.map(|n| n.copy), exe) else {
+        let (Some(copy), Ok(running)) = (copy.map(|n| n.copy), self.running()) else {
             return;
         };
-        if (exe.st_dev, exe.st_ino) != (copy.dev, copy.ino) {
+        if running != copy {
             return;
         }
         if let Some(done) = pending.take() {

@@ -28,7 +28,7 @@ pub(super) fn start(t: &Task, path: &[u8], location: Location) -> Result<Reply> 
         .map(|(named, fd)| (named.path.as_slice(), fd))
         .collect();
     let images = &t.kernel.images;
-    let copies = images.place(&files)?;
+    let copies = images.place(&files, t.process.running().ok())?;
     let scripts = files.len() - 1 - usize::from(pending.launch.interpreter.is_some());
     // For /proc/PID/maps.
     for ((named, _), &copy) in pending.launch.files().zip(&copies) {
