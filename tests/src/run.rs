@@ -39,6 +39,16 @@ impl Output {
     }
 }
 
+/// Copies a program, to be run. Not in this process: while it is written, another test may fork, and the
+/// child would hold it open for writing until it executes something else (`ETXTBSY`).
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let mut cp = Command::new("cp");
+    cp.arg("--preserve=mode").arg(from).arg(to);
+    let status = cp.status().expect("cp");
+    assert!(status.success(), "copying {from:?} to {to:?}: {status}");
+}
+
 /// Runs `command` with `input` as standard input, and kills its process group after the time limit.
 pub fn command_output(command: Command, input: &[u8]) -> Output {
     command_output_within(command, input, LIMIT)

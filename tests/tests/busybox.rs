@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use duet_tests::{Output, both, busybox, command_output, duet_run, native_run, tempdir};
+use duet_tests::{
+    Output, both, busybox, command_output, copy_program, duet_run, native_run, tempdir,
+};
 
 /// Runs a script of applets alone both ways, in an empty directory.
 #[track_caller]
@@ -242,7 +244,7 @@ fn as_root_of_a_tree() {
     };
     let dir = tempdir();
     std::fs::create_dir(dir.path().join("bin")).unwrap();
-    std::fs::copy(&program, dir.path().join("bin/busybox")).unwrap();
+    copy_program(&program, dir.path().join("bin/busybox"));
     let root = dir.path().to_str().unwrap();
     let run = |rw: bool, args: &[&str]| {
         let mut options = vec!["--rootfs", root];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use duet_tests::{command_output, duet_command, host_tool, skip, testbins_dir};
+use duet_tests::{command_output, copy_program, duet_command, host_tool, skip, testbins_dir};
 
 /// The verdict (`PASS`, `FAIL`, ...) of each test by applet's name and its own.
 fn verdicts(output: &str) -> BTreeMap<String, String> {
@@ -37,7 +37,7 @@ fn passes_what_native_passes() {
         .prefix("testsuite-")
         .tempdir_in(testbins_dir())
         .unwrap();
-    fs::copy(busybox, dir.path().join("busybox")).unwrap();
+    copy_program(busybox, dir.path().join("busybox"));
     let copied = Command::new("cp")
         .arg("-r")
         .arg(&source)

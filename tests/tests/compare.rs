@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use duet_tests::{
-    Output, Scheme, busybox, command_output_within, drawn, duet, has_browser, host_tool, is_root,
-    skip, tempdir, testbins_dir,
+    Output, Scheme, busybox, command_output_within, copy_program, drawn, duet, has_browser,
+    host_tool, is_root, skip, tempdir, testbins_dir,
 };
 use serde_json::Value;
 
@@ -166,7 +166,7 @@ fn each_run_gets_a_fresh_copy_of_the_tree() {
     let tree = tempdir();
     let bin = tree.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
-    std::fs::copy(&busybox, bin.join("busybox")).unwrap();
+    copy_program(&busybox, bin.join("busybox"));
     std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
     let volume = tempdir();
     std::fs::write(volume.path().join("note"), "note\n").unwrap();

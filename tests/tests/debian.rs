@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use duet_tests::{
-    Known, Output, assert_same, command_output_within, duet, expected, host_tool, is_root, skip,
-    tempdir, testbins_dir, workspace_dir,
+    Known, Output, assert_same, command_output_within, copy_program, duet, expected, host_tool,
+    is_root, skip, tempdir, testbins_dir, workspace_dir,
 };
 use tempfile::TempDir;
 
@@ -52,7 +52,7 @@ impl Owner {
         let dir = tempdir();
         let (tree, program) = (dir.path().join("tree"), dir.path().join("duet"));
         std::fs::create_dir(&tree).expect("mkdir");
-        std::fs::copy(duet(), &program).expect("copy of duet");
+        copy_program(duet(), &program);
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("chmod");
         if ordinary {
             chown(&tree, Some(NOBODY), Some(NOBODY)).expect("chown");

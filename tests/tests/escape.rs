@@ -10,7 +10,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use duet_tests::{Output, Toolchain, command_output, duet, duet_command, guest, skip, tempdir};
+use duet_tests::{
+    Output, Toolchain, command_output, copy_program, duet, duet_command, guest, skip, tempdir,
+};
 use tempfile::TempDir;
 
 /// Everything of the host that a guest might reach, in a directory of its own.
@@ -33,7 +35,7 @@ impl Host {
         fs::write(base.join("secret"), "HOST-SECRET\n").unwrap();
         fs::write(volume.join("ok"), "harmless\n").unwrap();
         if let Some(hello) = guest("hello", Toolchain::Static) {
-            fs::copy(hello, base.join("program")).unwrap();
+            copy_program(hello, base.join("program"));
         }
         let climb = format!("../../../../../../../..{}/secret", base.display());
         for (name, target) in [
@@ -99,7 +101,7 @@ impl Host {
         if options.contains(&"--rootfs") {
             let copy = self.path().join("vol/escape");
             if !copy.exists() {
-                fs::copy(&program, copy).unwrap();
+                copy_program(&program, copy);
             }
             program = PathBuf::from("/escape");
         }
@@ -250,7 +252,7 @@ fn throw_away_tree() {
     let mut host = Host::new();
     let tree = host.path().join("vol").display().to_string();
     let program = guest("escape", Toolchain::Static);
-    let _ = program.map(|p| fs::copy(p, host.path().join("vol/escape")).unwrap());
+    let _ = program.map(|p| copy_program(p, host.path().join("vol/escape")));
     let before = listing(&host.path().join("vol"));
     let output = host.run(&["--rootfs", &tree], "/", &[]);
     let mut wrong = host.check();

@@ -1,8 +1,8 @@
 //! Every guest of `testbins/` prints the same natively and in a layer, with either engine.
 
 use duet_tests::{
-    Known, Toolchain, assert_same, both_but, duet_run, guest, is_root, known_with, native_run,
-    skip, tempdir,
+    Known, Toolchain, assert_same, both_but, copy_program, duet_run, guest, is_root, known_with,
+    native_run, skip, tempdir,
 };
 
 /// Runs a guest both ways. As another user than root, the layer gets that user's id, so that both
@@ -93,8 +93,8 @@ fn musl_from_a_tree() {
     for dir in ["lib", "tmp"] {
         std::fs::create_dir(tree.path().join(dir)).unwrap();
     }
-    std::fs::copy(loader, tree.path().join("lib/ld-musl-x86_64.so.1")).unwrap();
-    std::fs::copy(&program, tree.path().join("procs")).unwrap();
+    copy_program(loader, tree.path().join("lib/ld-musl-x86_64.so.1"));
+    copy_program(&program, tree.path().join("procs"));
     let native = native_run(&program, &[], b"");
     let root = tree.path().to_str().unwrap();
     let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use duet_tests::{Output, command_output, duet_command, duet_run, host_tool, skip, tempdir};
+use duet_tests::{
+    Output, command_output, copy_program, duet_command, duet_run, host_tool, skip, tempdir,
+};
 use tempfile::TempDir;
 
 /// A small tree with a busybox in it; `None` (and a skip) if there is no busybox.
@@ -18,7 +20,7 @@ fn tree(test: &str) -> Option<TempDir> {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
     fs::set_permissions(dir.path().join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
-    fs::copy(busybox, dir.path().join("bin/busybox")).unwrap();
+    copy_program(busybox, dir.path().join("bin/busybox"));
     std::os::unix::fs::symlink("busybox", dir.path().join("bin/sh")).unwrap();
     fs::write(dir.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
     fs::write(dir.path().join("data/file"), "original\n").unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use duet_tests::{busybox, command_output, duet, tempdir};
+use duet_tests::{busybox, command_output, copy_program, duet, tempdir};
 
 /// A tree with busybox, as `sh` and under its name, and some files.
 fn tree(busybox: &Path) -> tempfile::TempDir {
@@ -12,7 +12,7 @@ fn tree(busybox: &Path) -> tempfile::TempDir {
     for name in ["bin", "etc"] {
         std::fs::create_dir(at(name)).unwrap();
     }
-    std::fs::copy(busybox, at("bin/busybox")).unwrap();
+    copy_program(busybox, at("bin/busybox"));
     std::fs::write(at("etc/motd"), "hello\n").unwrap();
     std::os::unix::fs::symlink("etc", at("way")).unwrap();
     dir

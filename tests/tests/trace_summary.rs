@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use duet_tests::{Output, Scheme, busybox, command_output, drawn, duet, has_browser, tempdir};
+use duet_tests::{
+    Output, Scheme, busybox, command_output, copy_program, drawn, duet, has_browser, tempdir,
+};
 use serde_json::Value;
 
 /// A tree with busybox and a file.
@@ -12,7 +14,7 @@ fn tree(busybox: &Path) -> tempfile::TempDir {
     for name in ["bin", "etc"] {
         std::fs::create_dir(dir.path().join(name)).unwrap();
     }
-    std::fs::copy(busybox, dir.path().join("bin/busybox")).unwrap();
+    copy_program(busybox, dir.path().join("bin/busybox"));
     std::fs::write(dir.path().join("etc/motd"), "hello\n").unwrap();
     dir
 }

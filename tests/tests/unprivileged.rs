@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use duet_tests::{
-    Known, Output, Toolchain, command_output, duet, expected, guest, host_tool, is_root, known,
-    skip, tempdir,
+    Known, Output, Toolchain, command_output, copy_program, duet, expected, guest, host_tool,
+    is_root, known, skip, tempdir,
 };
 
 const NOBODY: u32 = 65534;
@@ -25,7 +25,7 @@ fn as_nobody(test: &str, options: &[&str], program: &Path, args: &[&str]) -> Opt
     let dir = tempdir();
     let copy = |from: &Path| {
         let to = dir.path().join(from.file_name().unwrap());
-        std::fs::copy(from, &to).unwrap();
+        copy_program(from, &to);
         std::fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
         to
     };
@@ -61,7 +61,7 @@ fn same(name: &str, needs_root: bool) {
     };
     let dir = tempdir();
     let copy = dir.path().join(name);
-    std::fs::copy(&program, &copy).unwrap();
+    copy_program(&program, &copy);
     std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
     let work = tempdir();
     let mut command = Command::new(copy);
@@ -140,7 +140,7 @@ fn tree_of_nobody() {
     let dir = tempdir();
     let bin = dir.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
-    std::fs::copy(&busybox, bin.join("busybox")).unwrap();
+    copy_program(&busybox, bin.join("busybox"));
     if is_root() {
         for path in [dir.path(), &bin, &bin.join("busybox")] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();

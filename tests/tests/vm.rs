@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use duet_tests::{
     MACHINE_LIMIT, Output, Toolchain, assert_same, command_output, command_output_within,
-    duet_command, guest, host_tool, is_root, kernel_cache, machine_possible, native_run, skip,
-    tempdir,
+    copy_program, duet_command, guest, host_tool, is_root, kernel_cache, machine_possible,
+    native_run, skip, tempdir,
 };
 
 /// `duet run --mode vm OPTIONS PROGRAM ARGS`.
@@ -197,7 +197,7 @@ fn a_tree_stays_as_it_is_unless_written_through() {
     let tree = tempdir();
     let bin = tree.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
-    std::fs::copy(&busybox, bin.join("busybox")).unwrap();
+    copy_program(&busybox, bin.join("busybox"));
     std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
     let root = tree.path().to_str().unwrap();
     let script = "echo x >/made; /bin/busybox chown 5:6 /made; /bin/busybox stat -c %u:%g /made";
