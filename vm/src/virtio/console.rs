@@ -292,8 +292,8 @@ impl Device for Console {
     fn serve(&mut self, active: &mut Active) -> Result<(), virtio_queue::Error> {
         self.messages.clear();
         self.deaf = false;
-        for port in &mut self.ports {
-            (port.open_in_guest, port.room) = (false, true);
+        for (i, port) in self.ports.iter_mut().enumerate() {
+            (port.open_in_guest, port.room) = (false, active.is_ready(queue_to_guest(i)));
             (port.held_up, port.sent) = (false, 0);
         }
         loop {

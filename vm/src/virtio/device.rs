@@ -120,6 +120,11 @@ impl Active {
         Ok(())
     }
 
+    /// Whether the driver has made a queue ready: it may leave some out.
+    pub fn is_ready(&self, index: usize) -> bool {
+        self.queues.get(index).is_some_and(QueueT::ready)
+    }
+
     /// Lets the next [`Active::wait`] return at once, as if the driver had notified of this queue.
     pub fn come_back(&self, index: usize) {
         // Full (EAGAIN): it returns anyway.

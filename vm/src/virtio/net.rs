@@ -281,7 +281,7 @@ impl Device for Net {
 
     fn serve(&mut self, active: &mut Active) -> Result<(), virtio_queue::Error> {
         // Frames that are under way stay whole through a reset.
-        self.room = true;
+        self.room = active.is_ready(TO_GUEST);
         loop {
             let woken = {
                 let interest = self.interest();
