@@ -8,7 +8,7 @@ dd if=/dev/zero of=sp bs=1k count=0 seek=2000 status=none; stat -c '%s %b' sp; p
 dd if=sp of=sp2 bs=64k iflag=fullblock oflag=append conv=notrunc status=none; cmp sp sp2 && echo equal; truncate -s +5 sp; stat -c %s sp; fallocate -l 8192 -o 4096 fa; stat -c '%s %b' fa; fallocate -p -o 4096 -l 4096 fa; stat -c '%s %b' fa
 shred -u -n 1 sp2; ls sp2; split -n 3 --additional-suffix=.t a/f; cat x*.t; csplit -s <(seq 9) 4 7; wc -l xx*; sync sp; sync -f sp
 sha256sum a/f r | tee sums; sha256sum -c sums; b2sum a/f; cksum a/f; md5sum --tag a/f; base32 a/f; tail -c 3 a/f; tac sums | wc -l
-(echo 1; sleep 0.3; echo 2) >log & tail -f --pid=$! -s 0.05 log; (timeout -s KILL 0.2 sleep 5; echo $?) 2>/dev/null; bash -c "timeout -k 0.1 0.1 sh -c 'trap : TERM; sleep 5 & wait; wait'" 2>/dev/null || echo $?
+touch log; (echo 1; sleep 0.3; echo 2) >log & tail -f --pid=$! -s 0.05 log; (timeout -s KILL 0.2 sleep 5; echo $?) 2>/dev/null; bash -c "timeout -k 0.1 0.1 sh -c 'trap : TERM; sleep 5 & wait; wait'" 2>/dev/null || echo $?
 nohup sh -c 'echo nohup' </dev/null | cat; nice -n 5 nice; stdbuf -oL echo buffered; env -i A=b env; env -C a pwd | grep -o '/a$'; env -S'x=1 sh -c "echo $x"' ; chroot / true; echo "chroot $?"
 chmod -v u=rwx,go=u-w a/f; chmod -R a+X,o-r a; stat -c '%a %n' a a/b; touch -r a/f -a r; touch -h -d @0 a/l; stat -c '%Y' a/l; mktemp -u -p . abcXXX.txt | wc -c; realpath -e nothing; realpath -m a/../q | grep -o '/q$'; pathchk -p 'a:b?'
 rm -d a/b; rm -r --interactive=never a/l; rm -rf a; ls a; rmdir -p x/y; unlink r; test -e r; echo $?; df --output=target . | tail -n 1 | wc -l; ls -la --time-style=+ d | awk 'NR > 3 { print $1, $2 }'; ls --color=always -d d | od -c | head -n 2
