@@ -8,7 +8,7 @@ ln -s x tree/link; rm tree/link; rm tree/deep/er/moved
 sleep 0.3; kill $watcher; wait $watcher
 # Nobody is told in the layer that a directory is read.
 grep -v ISDIR log | grep -v OPEN
-echo one >followed; timeout 20 tail -n +1 -F followed >tailed 2>/dev/null & tail=$!
+echo one >followed; timeout 90 tail -n +1 -F followed >tailed 2>/dev/null & tail=$!
 until grep -q one tailed 2>/dev/null; do sleep 0.05; done
 echo two >>followed; until grep -q two tailed; do sleep 0.05; done
 mv followed followed.1; echo three >followed; until grep -q three tailed; do sleep 0.05; done

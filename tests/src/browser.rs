@@ -9,7 +9,7 @@ use crate::run::{command_output_within, tempdir};
 use crate::skip;
 
 /// A browser starts slowly where others want the processors too.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// The colours that the person prefers.
 #[derive(Clone, Copy, Debug)]

@@ -290,7 +290,7 @@ fn program(exhibit: &Exhibit) -> Option<(Option<PathBuf>, PathBuf)> {
 }
 
 /// How long a script may run.
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs an exhibit in a layer over the host's tree and natively, in the same empty directory, which the
 /// layer must leave empty; fails the test where they differ otherwise than known.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{command_output_within, duet, host_tool, skip, testbins_dir};
 
 /// How long one machine may take: a translated one is slow, and others want the processors too.
-pub const MACHINE_LIMIT: Duration = Duration::from_secs(120);
+pub const MACHINE_LIMIT: Duration = Duration::from_secs(400);
 
 /// Where the tests keep their kernel: a value for `XDG_CACHE_HOME`.
 pub fn kernel_cache() -> PathBuf {

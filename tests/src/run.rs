@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::build::duet;
 
 /// How long any one run may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// What a program printed and how it ended.
 #[derive(Debug, PartialEq, Eq)]

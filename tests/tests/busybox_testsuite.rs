@@ -4,8 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
-use duet_tests::{command_output, copy_program, duet_command, host_tool, skip, testbins_dir};
+use duet_tests::{
+    command_output_within, copy_program, duet_command, host_tool, skip, testbins_dir,
+};
+
+/// How long the suite may run.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// The verdict (`PASS`, `FAIL`, ...) of each test by applet's name and its own.
 fn verdicts(output: &str) -> BTreeMap<String, String> {
@@ -75,12 +81,12 @@ fn passes_what_native_passes() {
     ]);
     layer.args(["/bin/sh", "-c", script]);
     // The layer first: it must leave the tree as it found it, so native starts afresh too.
-    let layer = command_output(layer, b"");
+    let layer = command_output_within(layer, b"", LIMIT);
     assert!(
         !dir.path().join("runtest-tempdir-links").exists(),
         "the layer changed the host's tree"
     );
-    let native = command_output(native, b"");
+    let native = command_output_within(native, b"", LIMIT);
 
     let (inside, outside) = (verdicts(&layer.stdout), verdicts(&native.stdout));
     let passed = outside.iter().filter(|(_, v)| *v == "PASS").count();

@@ -12,7 +12,7 @@ use duet_tests::{
 };
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(400);
 /// What a layer can be compared with everywhere.
 const LAYERS: &str = "native,layer:seccomp,layer:ptrace";
 

@@ -94,7 +94,7 @@ fn run(modules: &[&str], options: &[String], logs: &Path) -> (Verdicts, Verdicts
             .args(modules)
             .env("HOME", dir.path())
             .current_dir(dir.path());
-        let output = command_output_within(command, b"", Duration::from_secs(1200));
+        let output = command_output_within(command, b"", Duration::from_secs(2400));
         std::fs::write(logs.join(side), &output.stderr).expect("log");
         assert_eq!(output.status, 0, "{side}: {}", output.stderr);
         let lines = output.stdout.lines();

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const NOBODY: u32 = 65534;
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// What the kernel lets no ordinary user attach an attribute to has its owner for one run only.
 const OWNER_OF_A_FIFO: Known = Known {

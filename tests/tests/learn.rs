@@ -13,7 +13,7 @@ use duet_tests::{
 const ANY: char = '…';
 
 /// The longest that a command may take: some start a machine.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A command of a page, and the lines below it.
 struct Shown {

@@ -13,7 +13,7 @@ use duet_tests::{
 };
 
 /// Several machines in a translated one.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(900);
 /// Many of them.
 const LONG: Duration = Duration::from_secs(1800);
 

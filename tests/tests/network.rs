@@ -59,7 +59,7 @@ fn published_ports_lead_inside() {
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let end = Instant::now() + Duration::from_secs(40);
+    let end = Instant::now() + Duration::from_secs(120);
     let mut text = String::new();
     // Until it listens, the connection is accepted and ends at once, or is refused.
     while text.is_empty() && Instant::now() < end {

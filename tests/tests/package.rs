@@ -27,7 +27,7 @@ fn sed_passes_its_own_tests() {
     let run = |mut command: Command, dir: &tempfile::TempDir, log: &str| {
         command.arg("bash").arg(&script).arg(&sources);
         command.current_dir(dir.path());
-        let mut output = command_output_within(command, b"", Duration::from_secs(600));
+        let mut output = command_output_within(command, b"", Duration::from_secs(1200));
         std::fs::write(testbins_dir().join(log), &output.stderr).expect("log");
         output.stderr.clear();
         output

@@ -56,7 +56,7 @@ impl Session {
             slave: pty.slave,
             child,
             seen: String::new(),
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(90),
         }
     }
 
@@ -314,7 +314,7 @@ fn terminal_is_given_back() {
     let modes = |s: &Session| nix::sys::termios::tcgetattr(&s.slave).unwrap();
     s.run("stty raw -echo; stty sane; echo back", "back");
     s.send("exec sh -c 'stty raw -echo; kill -9 $$'\n");
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(90);
     while s.child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end);
         std::thread::sleep(Duration::from_millis(5));
@@ -335,7 +335,7 @@ fn hang_up() {
     };
     let pid = nix::unistd::Pid::from_raw(s.child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(90);
     let mut s = s;
     while s.child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end, "duet outlives its terminal");
@@ -353,7 +353,7 @@ fn no_injected_input() {
     command.arg(program);
     let mut s = Session::start(command);
     s.expect("done");
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(90);
     while s.child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end);
         std::thread::sleep(Duration::from_millis(5));
