@@ -87,7 +87,25 @@ pub fn raise_descriptor_limit() -> Result<(u64, u64)> {
         .map_err(|e| Error::step("reading the limit of descriptors", e))?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
         .map_err(|e| Error::step("raising the limit of descriptors", e))?;
+    if let Err(e) = grow_descriptor_table(hard.min(MANY)) {
+        log::debug!("the table of descriptors grows when it is needed: {e}");
+    }
     Ok((soft, hard))
+}
+
+/// Descriptors that a supervisor may well come to have: caches hold most.
+const MANY: u64 = 16384;
+
+/// Makes the kernel's table of this process large enough for `size` descriptors. While a process has one
+/// thread that takes some microseconds; later, each time that the table doubles, the kernel waits until
+/// no processor reads the old one (`synchronize_rcu`), 10 to 30 ms in which no call is answered.
+fn grow_descriptor_table(size: u64) -> nix::Result<()> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+    let last = i32::try_from(size.saturating_sub(1)).unwrap_or(i32::MAX);
+    let some = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
+    let number = fcntl(&some, FcntlArg::F_DUPFD_CLOEXEC(last))?;
+    nix::unistd::close(number)
 }
 
 /// A sealed memfd that holds `bytes`, open for reading only.
