@@ -260,7 +260,7 @@ pub const EXHIBITS: &[Exhibit] = &[
         shows: &[
             "thread 3: 51",
             "in the shell",
-            "$2 = 12",
+            "$1 = 9",
             "Saved corefile core",
             "10",
         ],
