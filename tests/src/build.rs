@@ -56,7 +56,8 @@ impl Toolchain {
         }
     }
 
-    fn command(self, source: &Path, to: &Path) -> Command {
+    /// `sources`: the main one, and in C others that belong to it.
+    fn command(self, sources: &[PathBuf], to: &Path) -> Command {
         let mut command = Command::new(self.program());
         match self {
             Toolchain::Rust => {
@@ -68,7 +69,7 @@ impl Toolchain {
                     "-C",
                     "target-feature=+crt-static",
                 ]);
-                command.arg("-o").arg(to).arg(source);
+                command.arg("-o").arg(to).args(sources);
             }
             Toolchain::Go => {
                 command
@@ -78,7 +79,7 @@ impl Toolchain {
                 if std::env::var_os("HOME").is_none() {
                     command.env("GOCACHE", testbins_dir().join("gocache"));
                 }
-                command.args(["build", "-o"]).arg(to).arg(source);
+                command.args(["build", "-o"]).arg(to).args(sources);
             }
             _ => {
                 let link: &[&str] = match self {
@@ -96,7 +97,7 @@ impl Toolchain {
                     .args(["-O1", "-g", "-Wall", "-Wextra", "-pthread"])
                     .args(quiet)
                     .args(link);
-                command.arg("-o").arg(to).arg(source).arg("-lrt");
+                command.arg("-o").arg(to).args(sources).arg("-lrt");
             }
         }
         command
@@ -187,20 +188,34 @@ fn modified(path: &Path) -> Option<std::time::SystemTime> {
     path.metadata().and_then(|m| m.modified()).ok()
 }
 
-/// The guest `testbins/NAME.{c,rs,go}` built with `toolchain`; `None` if its compiler is not
-/// installed (the caller skips). A source that does not compile fails the test.
+/// The files of a directory with this ending, sorted; none if there is no such directory.
+fn files_with(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut all: Vec<PathBuf> = entries.map(|e| e.path()).collect();
+    all.retain(|f| f.extension().is_some_and(|e| e == extension));
+    all.sort();
+    all
+}
+
+/// The guest `testbins/NAME.{c,rs,go}`, in C with the files of `testbins/NAME/`, built with `toolchain`;
+/// `None` if its compiler is not installed (the caller skips). A source that does not compile fails the test.
 pub fn guest(name: &str, toolchain: Toolchain) -> Option<PathBuf> {
     host_tool(toolchain.program())?;
-    let sources = workspace_dir().join("testbins");
-    let source = sources.join(format!("{name}.{}", toolchain.extension()));
+    let dir = workspace_dir().join("testbins");
+    let source = dir.join(format!("{name}.{}", toolchain.extension()));
+    let (mut sources, mut read) = (vec![source.clone()], vec![dir.join("check.h")]);
+    if toolchain.extension() == "c" {
+        sources.extend(files_with(&dir.join(name), "c"));
+        read.extend(files_with(&dir.join(name), "h"));
+    }
     let built = testbins_dir().join(format!("{name}{}", toolchain.suffix()));
     let _lock = lock(&format!("{name}{}", toolchain.suffix()));
-    let newest = modified(&source).max(modified(&sources.join("check.h")));
+    let newest = sources.iter().chain(&read).map(|f| modified(f)).max();
     assert!(source.exists(), "no source {}", source.display());
-    if modified(&built) < newest {
+    if Some(modified(&built)) < newest {
         let new = built.with_extension("new");
         let output = toolchain
-            .command(&source, &new)
+            .command(&sources, &new)
             .output()
             .expect("cannot run the compiler");
         let said = String::from_utf8_lossy(&output.stderr);
