@@ -70,6 +70,8 @@ impl Options {
             warmups: 0,
             observed: 0,
             timeout: None,
+            // Of its own program's, all: they are short.
+            kept: self.runs as usize,
         };
         let candidates = self.candidates();
         let signals = session::watch_signals()?;

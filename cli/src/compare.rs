@@ -219,6 +219,7 @@ impl How {
             warmups: self.warmup,
             observed: self.observed,
             timeout: self.timeout,
+            kept: session::KEPT,
         })
     }
 }

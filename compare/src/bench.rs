@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::{Run, Status};
 use crate::figures::Unit;
-use crate::modes::{Candidate, Mode};
+use crate::modes::Candidate;
 use crate::report::Host;
 use crate::session::{self, Progress, Settings};
 use crate::stats::Summary;
@@ -188,16 +188,13 @@ pub fn run(
                         }
                     }
                     _ => {
-                        for (name, nanos) in printed(run) {
+                        for (name, nanos) in printed(column, run) {
                             samples.entry((name, mode)).or_default().push(nanos / 1e9);
                         }
                     }
                 }
             }
-            let failure = column
-                .missing
-                .clone()
-                .or_else(|| failure(column.mode, &column.timed));
+            let failure = column.missing.clone().or_else(|| failure(column));
             let candidate = candidates.iter_mut().find(|c| c.mode == column.mode);
             let result = results
                 .columns
@@ -249,8 +246,9 @@ fn subject(program: &Path, arguments: &[&str]) -> Subject {
 }
 
 /// `name nanoseconds` on each line; what failed says so instead.
-fn printed(run: &Run) -> Vec<(String, f64)> {
-    let text = String::from_utf8_lossy(&run.stdout.head);
+fn printed(column: &session::Column, run: &Run) -> Vec<(String, f64)> {
+    let bytes = column.kept.stdout(&run.did).map_or(&[][..], |c| &c.head);
+    let text = String::from_utf8_lossy(bytes);
     let line = |line: &str| {
         let (name, value) = line.split_once(' ')?;
         let known = ROWS.iter().any(|(_, n, _)| *n == name);
@@ -263,13 +261,14 @@ fn printed(run: &Run) -> Vec<(String, f64)> {
 }
 
 /// Why a mode gives nothing, if all its runs failed.
-fn failure(mode: Mode, runs: &[Run]) -> Option<String> {
-    let last = runs.last()?;
-    let failed = |r: &Run| r.status != Status::Exited(0) && printed(r).is_empty();
-    if !runs.iter().all(failed) {
+fn failure(column: &session::Column) -> Option<String> {
+    let last = column.timed.last()?;
+    let failed = |r: &Run| r.status != Status::Exited(0) && printed(column, r).is_empty();
+    if !column.timed.iter().all(failed) {
         return None;
     }
-    let said = String::from_utf8_lossy(&last.stderr.head);
+    let said = column.kept.stderr(&last.did).map_or(&[][..], |c| &c.head);
+    let said = String::from_utf8_lossy(said);
     let line = said
         .lines()
         .last()
@@ -279,7 +278,7 @@ fn failure(mode: Mode, runs: &[Run]) -> Option<String> {
     let line: String = line.take(200).collect();
     Some(format!(
         "{} failed with status {}: {line}",
-        mode.name(),
+        column.mode.name(),
         last.status
     ))
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
+use duet_vm::host::pidfd;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +15,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signalfd::SignalFd;
 
 use crate::Error;
+use crate::agree::{Digests, Output};
 use crate::files::{Content, Files, Gather};
 use crate::inside::{Calls, Cpu, Inside, now};
 use crate::modes::Mode;
@@ -68,12 +70,8 @@ pub struct Memory {
 pub struct Run {
     /// How it ended.
     pub status: Status,
-    /// Standard output.
-    pub stdout: Content,
-    /// Standard error.
-    pub stderr: Content,
-    /// Files that it wrote.
-    pub files: Files,
+    /// What it did, for comparing.
+    pub did: Digests,
     /// When the program was about to run its first instruction.
     pub started: Option<u64>,
     /// When its first output came.
@@ -137,7 +135,7 @@ impl Runner<'_> {
         mode: Mode,
         purpose: Purpose,
         stage: &mut Stage,
-    ) -> std::result::Result<Run, Stopped> {
+    ) -> std::result::Result<(Run, Output), Stopped> {
         stage.refresh(self.subject)?;
         if mode == Mode::Native {
             stage.mount(self.subject)?;
@@ -148,12 +146,13 @@ impl Runner<'_> {
         }
         processes::end_all();
         stage.unmount()?;
-        let mut run = run?;
-        run.files = stage.written()?;
+        let (mut run, mut output) = run?;
+        output.files = stage.written()?;
+        run.did = Digests::of(run.status, &output);
         // One that came while the files were looked at.
         match session::pending(self.signals) {
             Some(signal) => Err(Stopped::Interrupted(signal)),
-            None => Ok(run),
+            None => Ok((run, output)),
         }
     }
 
@@ -162,7 +161,7 @@ impl Runner<'_> {
         mode: Mode,
         purpose: Purpose,
         stage: &Stage,
-    ) -> std::result::Result<Run, Stopped> {
+    ) -> std::result::Result<(Run, Output), Stopped> {
         let before = processes::bytes_moved();
         let began = now();
         let mut child = spawn(self.subject, mode, purpose, &self.duet, stage)?;
@@ -218,14 +217,18 @@ impl Runner<'_> {
             s if libc::WIFSIGNALED(s) => 128u8.saturating_add(libc::WTERMSIG(s) as u8),
             s => libc::WEXITSTATUS(s) as u8,
         };
-        Ok(Run {
-            status: match timed_out {
-                true => Status::TimedOut,
-                false => Status::Exited(code),
-            },
+        let status = match timed_out {
+            true => Status::TimedOut,
+            false => Status::Exited(code),
+        };
+        let output = Output {
             stdout,
             stderr,
             files: Files::default(),
+        };
+        let run = Run {
+            status,
+            did: Digests::of(status, &output),
             started: inside.started.map(since),
             first_output: watch.first_output.map(since),
             ended: inside.ended.map(since),
@@ -238,7 +241,8 @@ impl Runner<'_> {
             monitor: inside.monitor,
             moved,
             disk,
-        })
+        };
+        Ok((run, output))
     }
 
     /// Reads the run's streams until it ends, or its time is up.
@@ -517,15 +521,6 @@ fn around_machine(total: Cpu, guest: Cpu) -> Cpu {
 
 fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A descriptor that is readable once the process has ended.
-fn pidfd(pid: u32) -> nix::Result<OwnedFd> {
-    // SAFETY: integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = Errno::result(fd)?;
-    // SAFETY: the kernel has just made this descriptor ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,10 +14,14 @@ use crate::session;
 
 /// Bytes of a file's beginning that are kept, for showing what differs.
 const HEAD: usize = 64 << 10;
-/// Files that are told apart by name; what is beyond is counted only.
+/// Files that are kept by name; of those beyond, it is known whether they are the same.
 const MOST: usize = 20_000;
-/// Bytes kept of all files together.
+/// Bytes kept of all files together, and as many of their names: a program can make paths as long as it
+/// likes.
 const KEPT: usize = 8 << 20;
+
+/// A SHA-256.
+pub type Sum = [u8; 32];
 
 /// Bytes of which the whole is known by its sum, and the beginning as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,9 +29,17 @@ pub struct Content {
     /// Its length.
     pub length: u64,
     /// SHA-256 of all; of a file, of what is not zero in it.
-    pub sum: [u8; 32],
+    pub sum: Sum,
     /// As much of it as is kept.
     pub head: Vec<u8>,
+}
+
+impl Content {
+    /// Equal for equal bytes.
+    pub fn digest(&self) -> Sum {
+        let sum = Sha256::new().chain_update(self.length.to_le_bytes());
+        sum.chain_update(self.sum).finalize().into()
+    }
 }
 
 /// One file.
@@ -51,22 +64,84 @@ pub enum Entry {
     Unreadable(String),
 }
 
+/// Adds bytes of any length, so that two texts are not taken for one.
+fn feed(sum: &mut Sha256, bytes: &[u8]) {
+    sum.update((bytes.len() as u64).to_le_bytes());
+    sum.update(bytes);
+}
+
+impl Entry {
+    fn feed(&self, sum: &mut Sha256) {
+        match self {
+            Entry::Removed => sum.update([0]),
+            Entry::Unreadable(why) => {
+                sum.update([1]);
+                feed(sum, why.as_bytes());
+            }
+            Entry::There {
+                mode,
+                owner,
+                device,
+                content,
+                target,
+            } => {
+                sum.update([2]);
+                for n in [*mode, owner.0, owner.1] {
+                    sum.update(n.to_le_bytes());
+                }
+                sum.update([u8::from(device.is_some())]);
+                let (major, minor) = device.unwrap_or_default();
+                sum.update(major.to_le_bytes());
+                sum.update(minor.to_le_bytes());
+                sum.update([u8::from(content.is_some())]);
+                if let Some(content) = content {
+                    sum.update(content.digest());
+                }
+                sum.update([u8::from(target.is_some())]);
+                if let Some(target) = target {
+                    feed(sum, target.as_os_str().as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Whether both are the same for a comparison; of contents the kept beginning does not count.
+    pub fn same(&self, other: &Entry) -> bool {
+        let digest = |e: &Entry| {
+            let mut sum = Sha256::new();
+            e.feed(&mut sum);
+            sum.finalize()
+        };
+        digest(self) == digest(other)
+    }
+}
+
 /// All that a run wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     entries: BTreeMap<PathBuf, Entry>,
-    /// Those beyond the most.
+    /// Those beyond the most: how many, and what they come to.
     more: u64,
+    rest: Sum,
     kept: usize,
+    names: usize,
 }
 
 impl Files {
     /// Notes a file.
     pub fn add(&mut self, path: PathBuf, mut entry: Entry) {
-        if self.entries.len() >= MOST {
+        let name = path.as_os_str().len();
+        if self.entries.len() >= MOST || self.names + name > KEPT {
             self.more += 1;
+            let mut sum = Sha256::new();
+            feed(&mut sum, path.as_os_str().as_bytes());
+            entry.feed(&mut sum);
+            // In any order.
+            let one = sum.finalize();
+            self.rest.iter_mut().zip(one).for_each(|(a, b)| *a ^= b);
             return;
         }
+        self.names += name;
         if let Entry::There {
             content: Some(c), ..
         } = &mut entry
@@ -79,12 +154,24 @@ impl Files {
         self.entries.insert(path, entry);
     }
 
+    /// Equal for what is the same: names, types, modes, owners, contents, targets.
+    pub fn digest(&self) -> Sum {
+        let mut sum = Sha256::new();
+        sum.update(self.more.to_le_bytes());
+        sum.update(self.rest);
+        for (path, entry) in &self.entries {
+            feed(&mut sum, path.as_os_str().as_bytes());
+            entry.feed(&mut sum);
+        }
+        sum.finalize().into()
+    }
+
     /// By path.
     pub fn entries(&self) -> &BTreeMap<PathBuf, Entry> {
         &self.entries
     }
 
-    /// How many were not noted.
+    /// How many were not kept.
     pub fn more(&self) -> u64 {
         self.more
     }
@@ -266,6 +353,24 @@ mod tests {
         assert_eq!((a.length, a.head.as_slice()), (7, &b"ab"[..]));
         assert_eq!(a.head, b.head);
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn files_beyond_the_most_are_told_apart_too() {
+        let of = |last: Entry, order: [&str; 2]| {
+            let mut files = Files::default();
+            let long = "x".repeat(KEPT - 10);
+            files.add(long.into(), Entry::Removed);
+            for name in order {
+                files.add(format!("a long name {name}").into(), last.clone());
+            }
+            assert_eq!((files.entries().len(), files.more()), (1, 2));
+            files.digest()
+        };
+        let first = of(Entry::Removed, ["1", "2"]);
+        assert_eq!(first, of(Entry::Removed, ["2", "1"]));
+        assert_ne!(first, of(Entry::Unreadable("why".into()), ["1", "2"]));
+        assert_ne!(first, of(Entry::Removed, ["1", "3"]));
     }
 
     #[test]

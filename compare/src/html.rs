@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use duet_trace::summary::svg::escape;
+
 use crate::agree::{Aspect, Verdict};
 use crate::figures;
 use crate::modes::Mode;
 use crate::report::{ModeReport, Report};
-use crate::svg::{self, escape};
+use crate::svg;
 use crate::text;
 
 const STYLE: &str = "\

@@ -15,7 +15,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`modes`], [`subject`] | what is run, and in which way |
-//! | [`stage`], [`mirror`], [`files`] | equal starts, and what was written |
+//! | [`stage`], [`mirror`], [`tree`], [`files`] | equal starts, and what was written |
 //! | [`spawn`], [`peers`], [`child`], [`processes`] | one run, from its start to its last process |
 //! | [`stats`], [`figures`], [`agree`] | many runs: medians, spread, agreement |
 //! | [`report`], [`text`], [`svg`], [`html`] | what is shown of it |
@@ -44,5 +44,6 @@ pub mod subject;
 pub mod suite;
 pub mod svg;
 pub mod text;
+pub mod tree;
 
 pub use error::{Error, Result};

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use crate::files::{self, Files};
+use crate::files::{self, Entry, Files};
+use crate::tree::{self, Found};
 use crate::{Error, Result};
 
 /// Tells whether an inode is what it was.
@@ -107,8 +108,8 @@ impl Mirror {
     /// It cannot be read.
     pub fn note(&mut self) -> Result<()> {
         let mut stamps = BTreeMap::new();
-        walk(&self.copy, &mut |relative, metadata| {
-            stamps.insert(relative.to_owned(), Stamp::of(metadata));
+        walk(&self.copy, &mut |found| {
+            stamps.insert(found.relative.to_owned(), Stamp::of(found.metadata));
         })?;
         self.stamps = stamps;
         Ok(())
@@ -120,59 +121,35 @@ impl Mirror {
     /// The copy cannot be read.
     pub fn written(&self, shown: &Path, into: &mut Files) -> Result<()> {
         let mut missing = self.stamps.clone();
-        walk(&self.copy, &mut |relative, metadata| {
+        walk(&self.copy, &mut |found| {
+            let Found {
+                relative, metadata, ..
+            } = found;
             let known = missing.remove(relative);
             let same = known == Some(Stamp::of(metadata));
+            if let Some(why) = found.closed {
+                into.add(shown.join(relative), Entry::Unreadable(why.to_string()));
+                return;
+            }
             // A directory changes with its entries, which tell for themselves.
             if same || (metadata.is_dir() && known.is_some_and(|k| k.inode == metadata.ino())) {
                 return;
             }
-            let path = self.copy.join(relative);
-            into.add(shown.join(relative), files::describe(&path, metadata));
+            into.add(shown.join(relative), files::describe(found.path, metadata));
         })?;
         for gone in missing.into_keys() {
-            into.add(shown.join(gone), files::Entry::Removed);
+            into.add(shown.join(gone), Entry::Removed);
         }
         Ok(())
     }
 }
 
-/// Calls `with` for everything in and below `top`, whose own name is empty; links are not followed.
-fn walk(top: &Path, with: &mut dyn FnMut(&Path, &Metadata)) -> Result<()> {
-    let mut left = vec![PathBuf::new()];
-    while let Some(relative) = left.pop() {
-        let path = match relative.as_os_str().is_empty() {
-            true => top.to_owned(),
-            false => top.join(&relative),
-        };
-        let metadata = match fs::symlink_metadata(&path) {
-            Ok(m) => m,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(Error::on(&path, e)),
-        };
-        with(&relative, &metadata);
-        if metadata.is_dir() {
-            let entries = fs::read_dir(&path).map_err(|e| Error::on(&path, e))?;
-            for entry in entries {
-                let name = entry.map_err(|e| Error::on(&path, e))?.file_name();
-                left.push(relative.join(name));
-            }
-        }
-    }
-    Ok(())
+fn walk(top: &Path, with: &mut dyn FnMut(Found)) -> Result<()> {
+    tree::walk(top, with).map_err(|e| Error::on(top, e))
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let is_dir = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
-    let removed = match is_dir {
-        true => {
-            // One that its owner may not enter is in the way of an ordinary user.
-            let _ = fs::set_permissions(path, PermissionsExt::from_mode(0o700));
-            fs::remove_dir_all(path)
-        }
-        false => fs::remove_file(path),
-    };
-    removed.map_err(|e| Error::on(path, e))
+    tree::remove(path).map_err(|e| Error::on(path, e))
 }
 
 /// What has been copied of files with several names: source inode to copy.
@@ -325,7 +302,6 @@ fn clothe(from: &Path, m: &Metadata, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::Entry;
 
     fn written(mirror: &Mirror) -> Vec<(String, bool)> {
         let mut files = Files::default();

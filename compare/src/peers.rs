@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use duet_vm::host::{find_program, find_program_in};
+
 use crate::stage::Stage;
 use crate::subject::{Subject, Tree};
 use crate::{Error, Result};
@@ -53,11 +55,7 @@ impl Peer {
             Peer::QemuUser => &["qemu-x86_64", "qemu-x86_64-static"],
             _ => &[self.name()],
         };
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut all = names
-            .iter()
-            .flat_map(|n| std::env::split_paths(&path).map(move |d| d.join(n)));
-        all.find(|p| p.is_file())
+        names.iter().find_map(|n| find_program(n))
     }
 
     /// Its command line for this subject, on the host's tree.
@@ -127,14 +125,9 @@ fn find(subject: &Subject) -> Option<PathBuf> {
     if name.as_encoded_bytes().contains(&b'/') {
         return Some(name.into());
     }
-    let path = subject
-        .env
-        .iter()
-        .find(|(n, _)| n == "PATH")
-        .map(|(_, v)| v.clone());
-    std::env::split_paths(&path.unwrap_or_default())
-        .map(|d| d.join(name))
-        .find(|p| p.is_file())
+    let path = subject.env.iter().find(|(n, _)| n == "PATH");
+    let path = path.map(|(_, v)| v.as_os_str()).unwrap_or_default();
+    find_program_in(name, path)
 }
 
 /// Writes an OCI bundle on the host's tree.

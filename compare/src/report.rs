@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agree::{self, Aspect, Verdict};
+use crate::agree::{self, Aspect, Side, Verdict};
 use crate::child::Run;
 use crate::figures::{self, Unit};
 use crate::modes::Mode;
@@ -125,11 +125,16 @@ impl Report {
             .iter()
             .find(|c| c.mode == Mode::Native && ran(c));
         let reference = native.or_else(|| columns.columns.iter().find(ran));
-        let expected = reference.map(Column::runs).unwrap_or_default();
-        let name = reference.map(|c| c.mode.name());
+        let did = reference.map(Column::did).unwrap_or_default();
+        let expected = reference.map(|c| Side {
+            name: c.mode.name(),
+            runs: &did,
+            kept: &c.kept,
+        });
+        let name = expected.map(|e| e.name);
         let modes = columns.columns.iter().map(|c| {
-            let against = name.filter(|n| *n != c.mode.name());
-            mode_report(c, against.map(|n| (n, &*expected)))
+            let against = expected.filter(|e| e.name != c.mode.name());
+            mode_report(c, against)
         });
         let modes: Vec<ModeReport> = modes.collect();
         let text = |s: &std::ffi::OsString| s.to_string_lossy().into_owned();
@@ -260,18 +265,22 @@ fn list(parts: &[String]) -> String {
     }
 }
 
-fn mode_report(column: &Column, reference: Option<(&str, &[Run])>) -> ModeReport {
-    let runs = column.runs();
-    let name = column.mode.name();
+fn mode_report(column: &Column, reference: Option<Side>) -> ModeReport {
+    let runs = column.did();
+    let side = Side {
+        name: column.mode.name(),
+        runs: &runs,
+        kept: &column.kept,
+    };
     let mut agreement = BTreeMap::new();
     let mut differences = Vec::new();
-    if let Some((from, expected)) = reference.filter(|_| !runs.is_empty()) {
+    if let Some(expected) = reference.filter(|_| !runs.is_empty()) {
         for aspect in Aspect::ALL {
             agreement.insert(
                 aspect.name().to_owned(),
-                agree::verdict(aspect, expected, &runs),
+                agree::verdict(aspect, expected.runs, &runs),
             );
-            let diff = agree::difference(aspect, (from, expected), (name, &runs));
+            let diff = agree::difference(aspect, expected, side);
             differences.extend(diff.map(|diff| Difference { aspect, diff }));
         }
     }
@@ -289,14 +298,14 @@ fn mode_report(column: &Column, reference: Option<(&str, &[Run])>) -> ModeReport
         }
     }
     ModeReport {
-        mode: name.into(),
+        mode: side.name.into(),
         missing: column.missing.clone(),
         runs: column.timed.len(),
         agreement,
         differences,
         figures: values,
         exits: exits(&column.timed),
-        monitor: runs.iter().find_map(|r| r.monitor.clone()),
+        monitor: column.runs().find_map(|r| r.monitor.clone()),
     }
 }
 

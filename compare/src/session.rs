@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::agree::{Digests, Kept};
 use crate::child::{Run, Runner, Stopped};
 use crate::modes::{Candidate, Mode};
 use crate::processes;
@@ -27,7 +28,13 @@ pub struct Settings {
     pub observed: u32,
     /// Time for one run.
     pub timeout: Option<Duration>,
+    /// Outputs that are kept of each mode, of those that differ from one another; of all there are digests.
+    pub kept: usize,
 }
+
+/// As many outputs as it takes to show a difference: those of a mode that varies may be known from the
+/// reference.
+pub const KEPT: usize = 4;
 
 /// The runs of one mode.
 #[derive(Clone, Debug)]
@@ -40,6 +47,8 @@ pub struct Column {
     pub timed: Vec<Run>,
     /// Observed runs.
     pub observed: Vec<Run>,
+    /// What they did, as far as it is kept.
+    pub kept: Kept,
 }
 
 /// All runs.
@@ -128,6 +137,7 @@ pub fn compare(
             }),
             timed: Vec::new(),
             observed: Vec::new(),
+            kept: Kept::new(settings.kept),
         })
         .collect();
     let can = |c: &Column| c.missing.is_none();
@@ -164,8 +174,13 @@ pub fn compare(
                 };
                 match runner.run(column.mode, purpose, &mut stage) {
                     Ok(_) if what == "warm-up" => (),
-                    Ok(run) if purpose == Purpose::Observed => column.observed.push(run),
-                    Ok(run) => column.timed.push(run),
+                    Ok((run, output)) => {
+                        column.kept.add(&run.did, output);
+                        match purpose {
+                            Purpose::Observed => column.observed.push(run),
+                            Purpose::Timed => column.timed.push(run),
+                        }
+                    }
                     Err(Stopped::Interrupted(signal)) => {
                         interrupted = Some(signal);
                         break 'all;
@@ -183,8 +198,13 @@ pub fn compare(
 }
 
 impl Column {
-    /// All runs whose behaviour is compared.
-    pub fn runs(&self) -> Vec<Run> {
-        self.timed.iter().chain(&self.observed).cloned().collect()
+    /// All runs.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.timed.iter().chain(&self.observed)
+    }
+
+    /// What all of them did.
+    pub fn did(&self) -> Vec<Digests> {
+        self.runs().map(|r| r.did).collect()
     }
 }

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::files::Files;
 use crate::mirror::Mirror;
 use crate::subject::{Subject, Tree};
+use crate::tree;
 use crate::{Error, Result};
 
 /// The place of the runs, which goes with it.
@@ -238,6 +239,11 @@ impl Drop for Stage {
         if let Err(e) = self.unmount() {
             log::warn!("{e}; {} is left behind", self.place.path().display());
             self.place.disable_cleanup(true);
+            return;
+        }
+        // What a run has made may be too deep for the ordinary way.
+        if let Err(e) = tree::remove(self.place.path()) {
+            log::warn!("{} is left behind: {e}", self.place.path().display());
         }
     }
 }

@@ -113,6 +113,7 @@ pub fn run(
             for column in more.columns {
                 let known = columns.columns.iter_mut().find(|c| c.mode == column.mode);
                 if let Some(known) = known {
+                    // What its first run did is kept already.
                     known.timed.extend(column.timed);
                 }
             }
@@ -174,7 +175,9 @@ impl Matrix {
                 .modes
                 .iter()
                 .map(|m| line.modes.get(m).map_or("not run".into(), word));
-            std::iter::once(line.program.clone()).chain(cells).collect()
+            std::iter::once(text::plain(&line.program))
+                .chain(cells)
+                .collect()
         };
         (header, self.lines.iter().map(row).collect())
     }
@@ -190,14 +193,15 @@ impl Matrix {
         for line in &self.lines {
             for (mode, cell) in &line.modes {
                 for d in &cell.differences {
-                    out += &format!("{} in {mode}: {}\n", line.program, d.aspect.name());
+                    let program = text::plain(&line.program);
+                    out += &format!("{program} in {mode}: {}\n", d.aspect.name());
                     let lines = d.diff.lines().map(|l| format!("    {l}\n"));
                     out += &lines.collect::<String>();
                 }
             }
         }
         for (mode, why) in &self.missing {
-            out += &format!("{mode} is missing: {why}\n");
+            out += &format!("{mode} is missing: {}\n", text::plain(why));
         }
         if self.interrupted {
             out += "interrupted: the programs behind these were not run\n";

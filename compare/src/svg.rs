@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use duet_trace::summary::svg::escape;
+
 use crate::figures::Unit;
 use crate::report::{ModeReport, Report};
 
@@ -120,23 +122,6 @@ pub fn inline(report: &Report) -> String {
     format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"charts\">\n{body}</svg>\n"
     )
-}
-
-/// Text for XML and HTML.
-pub fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            // XML has no others.
-            c if c.is_control() && c != '\n' && c != '\t' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn panels(report: &Report) -> (String, f64) {

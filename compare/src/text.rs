@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
+use duet_trace::summary::svg::steers;
 
 use crate::agree::Verdict;
 use crate::figures;
@@ -18,7 +19,7 @@ pub fn report(report: &Report) -> String {
         .filter(|m| !m.figures.is_empty())
         .collect();
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "{}", report.command.join(" "));
+    let _ = writeln!(out, "{}", plain(&report.command.join(" ")));
     let _ = writeln!(
         out,
         "median ± half the distance between quartiles; runs of each mode: {} timed, {} observed, {} to warm up",
@@ -48,7 +49,7 @@ pub fn report(report: &Report) -> String {
     }
     for mode in &report.modes {
         if let Some(why) = &mode.missing {
-            let _ = writeln!(out, "{} is missing: {why}", mode.mode);
+            let _ = writeln!(out, "{} is missing: {}", mode.mode, plain(why));
         }
     }
     for mode in &ran {
@@ -61,6 +62,12 @@ pub fn report(report: &Report) -> String {
     }
     let _ = writeln!(out, "\n{}\n{}", report.reading[0], report.reading[1]);
     out
+}
+
+/// On one line, without what would steer a terminal.
+pub fn plain(text: &str) -> String {
+    let plain = |c| if steers(c) { '\u{fffd}' } else { c };
+    text.chars().map(plain).collect()
 }
 
 /// A table without lines, whose first column is text and whose others are numbers.

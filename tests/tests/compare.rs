@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use duet_tests::{
-    Output, Scheme, busybox, command_output_within, copy_program, drawn, duet, has_browser,
-    host_tool, is_root, skip, tempdir, testbins_dir,
+    Output, Scheme, Toolchain, busybox, command_output_within, copy_program, drawn, duet, guest,
+    has_browser, host_tool, is_root, skip, tempdir, testbins_dir,
 };
 use serde_json::Value;
 
@@ -152,6 +152,27 @@ fn equal_runs_agree_and_are_measured() {
             assert!(median("disk") > Some(1e6));
         }
     }
+}
+
+/// Deeper than PATH_MAX, and names that would steer a terminal.
+#[test]
+fn what_no_path_reaches_is_compared_too() {
+    let Some(deep) = guest("deep", Toolchain::Static) else {
+        return skip("what_no_path_reaches_is_compared_too", "no C compiler");
+    };
+    let command = [deep.to_str().unwrap(), "700"];
+    let here = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let of = |host: &str| run(&["--modes", LAYERS, "--hostname", host], &command);
+    let output = of(&here);
+    assert_eq!(output.status, 0, "{output:?}");
+    let output = of("box");
+    assert_eq!(output.status, 1, "{output:?}");
+    let name = "/two\\nlines\\xe2\\x80\\xae\n";
+    for text in [name, "+box", &format!("-{here}")] {
+        assert!(output.stdout.contains(text), "{text:?} in {output:?}");
+    }
+    assert!(!output.stdout.contains("is missing"), "{output:?}");
+    assert!(!output.stdout.contains('\u{202e}'), "{output:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the host offers: programs, and descriptors of processes.
 
+use std::ffi::OsStr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,8 +13,12 @@ use nix::unistd::{AccessFlags, Pid, access};
 
 /// Where a program is, by `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let mut all = std::env::split_paths(&path).map(|dir| dir.join(name));
+    find_program_in(name.as_ref(), &std::env::var_os("PATH")?)
+}
+
+/// Where a program is, by the value of such a variable.
+pub fn find_program_in(name: &OsStr, path: &OsStr) -> Option<PathBuf> {
+    let mut all = std::env::split_paths(path).map(|dir| dir.join(name));
     all.find(|p| p.is_file() && access(p, AccessFlags::X_OK).is_ok())
 }
 

@@ -423,7 +423,7 @@ impl Collector {
 }
 
 /// Bytes as a page shows them: what is not printable ASCII, and the backslash, escaped as in C.
-fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &b in bytes {
         match b {

@@ -6,7 +6,7 @@
 
 pub mod collect;
 pub mod html;
-mod svg;
+pub mod svg;
 pub mod text;
 
 use serde::Serialize;

@@ -22,7 +22,14 @@ pub const BARS: usize = 15;
 /// Height of the calls over time.
 const ACTIVITY: f64 = 70.0;
 
-/// Text as it may stand in a page.
+/// Whether a character changes how those around it are shown: a control character, the end of a line, or
+/// one that turns the direction of writing.
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text as it may stand in XML and HTML.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -32,7 +39,7 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
+            c if c != '\n' && c != '\t' && steers(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
