@@ -4,14 +4,11 @@
 //! behalf, that would be the supervisor for all of them; so a helper process of one system call does
 //! it, and its number leads back to the guest. What a process that has ended was is kept for a while.
 
-use std::arch::asm;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use duet_vfs::types::{Errno, Result};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use duet_vfs::helper::{Calls, Helper, Namespace};
+use duet_vfs::types::Result;
 use parking_lot::Mutex;
 
 /// Entries that are kept; the oldest goes first.
@@ -61,35 +58,6 @@ impl Peers {
     }
 }
 
-/// What a helper is to do.
-struct Dial {
-    fd: i32,
-    addr: *const u8,
-    len: usize,
-}
-
-/// Connects; the exit status is the errno.
-extern "C" fn helper(dial: *mut libc::c_void) -> i32 {
-    // SAFETY: `connect_for` passes a `Dial`, and keeps it.
-    let dial = unsafe { &*dial.cast::<Dial>() };
-    let result: i64;
-    // SAFETY: connect(2) reads `len` bytes of `addr`, which `connect_for` keeps. The call is made without
-    // libc, whose `errno` belongs to the thread that waits.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") libc::SYS_connect => result,
-            in("rdi") i64::from(dial.fd),
-            in("rsi") dial.addr,
-            in("rdx") dial.len,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result.unsigned_abs().min(255) as i32
-}
-
 /// connect(2), for the kernel to see another process do it, which is noted as `peer`. Blocks as the
 /// socket does; `EINTR` if a signal to this thread ended that.
 pub fn connect_for(
@@ -98,65 +66,21 @@ pub fn connect_for(
     socket: BorrowedFd<'_>,
     addr: &[u8],
 ) -> Result<()> {
-    let dial = Dial {
-        fd: socket.as_raw_fd(),
-        addr: addr.as_ptr(),
-        len: addr.len(),
-    };
-    // Aligned as a stack must be.
-    let mut stack = vec![0u128; 2048];
-    let top = stack.as_mut_ptr_range().end;
-    // It is a process of its own, but for memory and descriptors. No signal tells of its end.
-    let flags = libc::CLONE_VM | libc::CLONE_FILES;
-    let child = {
+    let calls = Calls::default().connect(socket, addr);
+    let helper = {
         // Nobody may ask for the helper's number before it is noted.
         let mut peers = peers.lock();
-        // SAFETY: the helper makes one system call on a stack of its own. That, `dial` and `addr` live
-        // until it has ended, which is waited for below.
-        let n = unsafe {
-            libc::clone(
-                helper,
-                top.cast(),
-                flags,
-                (&raw const dial).cast_mut().cast(),
-            )
-        };
-        let child = Pid::from_raw(Errno::result(n)?);
-        peers.insert(child.as_raw(), peer);
-        child
+        let helper = Helper::start(calls, Namespace::Same)?;
+        peers.insert(helper.pid(), peer);
+        helper
     };
-    match wait_for(child) {
-        Ok(0) => Ok(()),
-        Ok(errno) => Err(Errno::from_raw(errno)),
-        Err(_) => {
-            // Interrupted, or worse: either way it must not use the stack any longer.
-            if let Err(e) = kill(child, Signal::SIGKILL) {
-                log::debug!("helper {child}: {e}");
-            }
-            loop {
-                match wait_for(child) {
-                    Ok(0) => return Ok(()),
-                    Ok(libc::EINTR) => return Err(Errno::EINTR),
-                    Ok(errno) => return Err(Errno::from_raw(errno)),
-                    Err(Errno::EINTR) => (),
-                    Err(_) => return Err(Errno::EINTR),
-                }
-            }
-        }
-    }
-}
-
-/// The status a helper exits with; `EINTR` for one that was killed.
-fn wait_for(child: Pid) -> Result<i32> {
-    match waitpid(child, Some(WaitPidFlag::__WALL))? {
-        WaitStatus::Exited(_, status) => Ok(status),
-        _ => Ok(libc::EINTR),
-    }
+    helper.wait()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use duet_vfs::types::Errno;
     use std::os::fd::AsFd;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener};

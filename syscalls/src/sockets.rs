@@ -1,8 +1,9 @@
 //! Names of Unix sockets: what the guest bound, behind what the host kernel was told.
 //!
-//! A pathname socket is bound by the supervisor through a path of its own; `getsockname` must still
-//! say what the guest asked for. Who receives a datagram is told the supervisor's path by the kernel, and
-//! may answer to that.
+//! The kernel knows most by the path that the guest bound them to ([`duet_vfs::Binding`]). In a directory of the
+//! host that is so if the path leads through no other. Else they are bound through a path of the supervisor's,
+//! and `getsockname` must still say what the guest asked for. Who receives a datagram of such a one is told the
+//! supervisor's path by the kernel, and may answer to that.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};

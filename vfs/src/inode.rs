@@ -5,10 +5,11 @@
 //! handed in are single components: 1..=255 bytes, no `/`, no NUL, never `.` or `..`.
 
 use std::any::Any;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::types::*;
+use crate::unix::Binding;
 use crate::walk::Location;
 use crate::watch::{Arrival, Budget, Departure, Place};
 
@@ -256,11 +257,11 @@ pub trait Inode: Send + Sync + 'static {
         Err(Errno::ENXIO)
     }
 
-    /// Binds `socket` (a Unix socket of the guest) to a new name in this directory.
+    /// Binds a Unix socket of the guest to a new name in this directory.
     fn bind_socket(
         &self,
         _name: &[u8],
-        _socket: BorrowedFd<'_>,
+        _binding: &Binding<'_>,
         _new: NewNode,
     ) -> Result<Arc<dyn Inode>> {
         Err(Errno::EPERM)

@@ -21,6 +21,7 @@ pub mod account;
 pub mod counted;
 pub mod dentry;
 pub mod dev;
+pub mod helper;
 pub mod host;
 mod host_call;
 pub mod inode;
@@ -34,6 +35,7 @@ pub mod proc;
 pub mod sys;
 pub mod tmp;
 pub mod types;
+mod unix;
 pub mod walk;
 pub mod watch;
 
@@ -41,6 +43,7 @@ pub use inode::*;
 pub use mount::{MountFlags, MountInfo, Recursion, Store, Vfs};
 pub use ops::{OpenHow, Opened};
 pub use types::*;
+pub use unix::Binding;
 pub use walk::{Context, Location, Lookup, PathState};
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use duet_vfs::Binding;
 use duet_vfs::account::host;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
-use duet_vfs::walk::Lookup;
 use nix::sys::socket::sockopt::PeerCredentials;
 
 use crate::peers::{self, Peer};
@@ -77,14 +77,16 @@ pub(super) fn bind(t: &Task) -> Result<Reply> {
     if addr.len() > size_of::<libc::sockaddr_un>() {
         return Err(Errno::EINVAL);
     }
-    t.kernel
-        .vfs
-        .bind_socket(&t.cx(), &t.state.cwd, &path, socket.as_fd())?;
-    if let Some(host) = unix_path(&name_of(&socket, libc::getsockname)?) {
-        let how = Lookup::empty();
-        let node = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, how)?;
-        let mut sockets = t.kernel.sockets.lock();
-        sockets.insert(host, path, node.inode());
+    let binding = Binding {
+        socket: socket.as_fd(),
+        path: &path,
+    };
+    let vfs = &t.kernel.vfs;
+    let node = vfs.bind_socket(&t.cx(), &t.state.cwd, &binding)?;
+    if let Some(host) = unix_path(&name_of(&socket, libc::getsockname)?)
+        && host != path
+    {
+        t.kernel.sockets.lock().insert(host, path, &node);
     }
     Ok(Reply::DONE)
 }
@@ -226,8 +228,9 @@ fn get_name(t: &Task, call: NameCall) -> Result<Reply> {
     let Some(host) = unix_path(&addr) else {
         return Ok(Reply::Run);
     };
-    if let Some(guest) = t.kernel.sockets.lock().guest_name(&host) {
-        addr = host_address(guest)?;
+    match t.kernel.sockets.lock().guest_name(&host) {
+        Some(guest) => addr = host_address(guest)?,
+        None => return Ok(Reply::Run),
     }
     let room = u32::from_le_bytes(t.read_array(t.arg(2))?) as i32;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;

@@ -21,6 +21,7 @@ use crate::counted::{
 };
 use crate::inode::{BackingId, Caller, Inode, OpenedFile};
 use crate::types::*;
+use crate::unix::Binding;
 
 /// Flags of open(2) that mean something when an existing inode is reopened.
 const OPEN_FLAGS: i32 = libc::O_ACCMODE
@@ -530,26 +531,36 @@ impl Inode for HostInode {
     fn bind_socket(
         &self,
         name: &[u8],
-        socket: BorrowedFd<'_>,
+        binding: &Binding<'_>,
         new: NewNode,
     ) -> Result<Arc<dyn Inode>> {
         let dir = self.changing()?;
         let prefix = FdPath::new(dir).full().to_bytes().to_vec();
         let address = |name: &[u8]| UnixAddr::new(&[&prefix, b"/".as_slice(), name].concat()[..]);
-        if prefix.len() + 1 + name.len() <= SUN_PATH_MAX {
-            bind(socket.as_raw_fd(), &address(name)?)?;
+        let socket = binding.socket.as_raw_fd();
+        let named = if binding.is_flat() && binding.name() == name {
+            binding.bind_in(dir)
         } else {
-            let temp = self.tree.temp_name();
-            bind(socket.as_raw_fd(), &address(&temp)?)?;
-            let no_replace = RenameFlags::RENAME_NOREPLACE;
-            renameat2(dir, &temp[..], dir, name, no_replace).map_err(|e| {
-                let _ = unlinkat(dir, &temp[..], UnlinkatFlags::NoRemoveDir);
-                if e == Errno::EEXIST {
-                    Errno::EADDRINUSE
-                } else {
-                    e
-                }
-            })?;
+            Err(Errno::EPERM)
+        };
+        match named {
+            // The name that the kernel knows is then Duet's.
+            Err(Errno::EPERM) if prefix.len() + 1 + name.len() <= SUN_PATH_MAX => {
+                bind(socket, &address(name)?)?;
+            }
+            Err(Errno::EPERM) => {
+                let temp = self.tree.temp_name();
+                bind(socket, &address(&temp)?)?;
+                let no_replace = RenameFlags::RENAME_NOREPLACE;
+                renameat2(dir, &temp[..], dir, name, no_replace).map_err(|e| {
+                    let _ = unlinkat(dir, &temp[..], UnlinkatFlags::NoRemoveDir);
+                    match e {
+                        Errno::EEXIST => Errno::EADDRINUSE,
+                        e => e,
+                    }
+                })?;
+            }
+            named => named?,
         }
         self.made(name, FileType::Socket, new)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::inode::NoCaller;
+use crate::unix::Binding;
 
 /// Runs `f` as an ordinary user (a thread of its own has its own credentials), and as what we are.
 pub(crate) fn as_both(f: impl Fn() + Send + Sync) {
@@ -268,8 +269,13 @@ fn sockets_bind_by_short_and_long_names() {
             None,
         )
         .unwrap();
+        // As of a socket that is bound by more than its name.
+        let binding = |socket| Binding {
+            socket,
+            path: b"dir/s",
+        };
         let node = root
-            .bind_socket(&name, socket.as_fd(), new(0o755, 1, 2))
+            .bind_socket(&name, &binding(socket.as_fd()), new(0o755, 1, 2))
             .unwrap();
         let attr = node.attr().unwrap();
         assert_eq!((attr.mode, attr.uid, attr.gid), (0o140755, 1, 2));
@@ -279,7 +285,7 @@ fn sockets_bind_by_short_and_long_names() {
             .unwrap();
         let other = std::os::unix::net::UnixDatagram::unbound().unwrap();
         let taken = root
-            .bind_socket(&name, other.as_fd(), new(0o755, 0, 0))
+            .bind_socket(&name, &binding(other.as_fd()), new(0o755, 0, 0))
             .err();
         assert_eq!(taken, Some(Errno::EADDRINUSE));
     }

@@ -1,6 +1,6 @@
 //! mkdir(2), mknod(2), symlink(2), link(2), and bind(2) and connect(2) of Unix sockets.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::account::{self, Step};
@@ -8,6 +8,7 @@ use crate::inode::Inode;
 use crate::mount::Vfs;
 use crate::perm;
 use crate::types::*;
+use crate::unix::Binding;
 use crate::walk::{Context, Last, Location, Lookup, Walk};
 
 /// Most hard links of one file; generous for every host file system but ext4's 65000.
@@ -136,23 +137,25 @@ impl Vfs {
         })
     }
 
-    /// bind(2) of a Unix socket of the guest: EADDRINUSE if the path exists.
+    /// bind(2) of a Unix socket of the guest, to its path: EADDRINUSE if that exists. Returns its node.
     pub fn bind_socket(
         &self,
         cx: &Context,
         base: &Location,
-        path: &[u8],
-        sock: BorrowedFd<'_>,
-    ) -> Result<()> {
-        let made = self.make(cx, base, path, FileType::Socket, |dir, name| {
+        binding: &Binding<'_>,
+    ) -> Result<Arc<dyn Inode>> {
+        let mut node = None;
+        let made = self.make(cx, base, binding.path, FileType::Socket, |dir, name| {
             let mode = 0o777 & !cx.umask;
             let new = perm::new_node(cx.creds, dir.inode(), mode, FileType::Socket)?;
-            dir.inode().bind_socket(name, sock, new).map(Some)
+            node = Some(dir.inode().bind_socket(name, binding, new)?);
+            Ok(node.clone())
         });
-        made.map_err(|e| match e {
-            Errno::EEXIST => Errno::EADDRINUSE,
-            e => e,
-        })
+        match made {
+            Ok(()) => node.ok_or(Errno::ENOENT),
+            Err(Errno::EEXIST) => Err(Errno::EADDRINUSE),
+            Err(e) => Err(e),
+        }
     }
 
     /// The host socket for a connect(2) to `path`: EACCES without write permission, ECONNREFUSED if

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -14,6 +14,7 @@ use super::stack::LowerDir;
 use super::{Layers, address, marks};
 use crate::inode::{Caller, Inode, Layer, OpenedFile};
 use crate::types::*;
+use crate::unix::Binding;
 use crate::watch::{Arrival, Budget, Departure, Place};
 
 /// Where a node's lower part is.
@@ -445,10 +446,10 @@ impl Inode for OverlayInode {
     fn bind_socket(
         &self,
         name: &[u8],
-        socket: BorrowedFd<'_>,
+        binding: &Binding<'_>,
         new: NewNode,
     ) -> Result<Arc<dyn Inode>> {
-        self.make(name, |dir, name| dir.bind_socket(name, socket, new))
+        self.make(name, |dir, name| dir.bind_socket(name, binding, new))
             .map_err(|e| {
                 if e == Errno::EEXIST {
                     Errno::EADDRINUSE

@@ -1,4 +1,5 @@
 use super::*;
+use crate::unix::Binding;
 use crate::walk::PathState;
 
 #[test]
@@ -138,7 +139,11 @@ fn fifos_and_sockets() {
         .unwrap()
     };
     let sock = make();
-    let bind = |s: &OwnedFd| f.vfs.bind_socket(&f.cx(), &f.cwd, b"s", s.as_fd());
+    let bind = |s: &OwnedFd| {
+        let (socket, path) = (s.as_fd(), &b"s"[..]);
+        let binding = Binding { socket, path };
+        f.vfs.bind_socket(&f.cx(), &f.cwd, &binding).map(drop)
+    };
     bind(&sock).unwrap();
     assert_eq!(bind(&make()), Err(Errno::EADDRINUSE));
     assert_eq!(f.at("s").attr().unwrap().mode, libc::S_IFSOCK | 0o755);

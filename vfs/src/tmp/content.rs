@@ -1,6 +1,6 @@
 //! Host files in the store: the contents of regular files, FIFOs, sockets.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ use crate::counted::{fstat, fstatat, linkat, mknodat, renameat2, unlinkat, utime
 use crate::host_call;
 use crate::inode::{BackingId, OpenedFile};
 use crate::types::*;
+use crate::unix::Binding;
 use crate::watch::{Arrival, Departure, Place};
 
 /// The name of a host file in the store, unique in this process.
@@ -60,12 +61,18 @@ impl Serial {
     }
 
     /// Binds a socket to a new node.
-    pub(super) fn bind(files: &OwnedFd, socket: BorrowedFd<'_>) -> Result<Serial> {
+    pub(super) fn bind(files: &OwnedFd, binding: &Binding<'_>) -> Result<Serial> {
         let serial = Serial::next();
-        let path = format!("{}/{}", host_call::proc_fd(files.as_raw_fd()), serial.0);
-        let addr = UnixAddr::new(path.as_str())?;
-        let socket: RawFd = socket.as_raw_fd();
-        crate::counted::bind(socket, &addr)?;
+        let scratch = format!("{}.bind", serial.0);
+        match binding.bind_as(files.as_fd(), &scratch, &serial.name()) {
+            Err(Errno::EPERM) => {
+                // The name that the kernel knows is then Duet's.
+                let path = format!("{}/{}", host_call::proc_fd(files.as_raw_fd()), serial.0);
+                let addr = UnixAddr::new(path.as_str())?;
+                crate::counted::bind(binding.socket.as_raw_fd(), &addr)?;
+            }
+            done => done?,
+        }
         Ok(serial)
     }
 }

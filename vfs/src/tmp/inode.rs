@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -14,6 +14,7 @@ use super::{Shared, now};
 use crate::host_call;
 use crate::inode::{Caller, Inode, OpenedFile};
 use crate::types::*;
+use crate::unix::Binding;
 use crate::watch::{Arrival, Budget, Departure, Place};
 
 type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;
@@ -519,11 +520,11 @@ impl Inode for TmpInode {
     fn bind_socket(
         &self,
         name: &[u8],
-        socket: BorrowedFd<'_>,
+        binding: &Binding<'_>,
         new: NewNode,
     ) -> Result<Arc<dyn Inode>> {
         self.add(name, || {
-            let data = Data::Node(Serial::bind(&self.fs.files, socket)?);
+            let data = Data::Node(Serial::bind(&self.fs.files, binding)?);
             TmpInode::new(&self.fs, FileType::Socket, data, new)
         })
     }
