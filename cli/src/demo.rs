@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
-use duet_sandbox::{Config, Engine, Limits, Network, Seen, Tree};
+use duet_sandbox::{Config, Engine, Limits, Messages, Network, Seen, Tree};
 
 use crate::report::Report;
 
@@ -38,6 +38,7 @@ pub fn main() -> Result<u8> {
             limits: Limits::default(),
             engine: Engine::Seccomp,
             seen: Seen::All,
+            messages: Messages::Seen,
         },
         None,
     )?;

@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum, value_parser};
 use duet_compare::inside::{self, Calls, Cpu, Inside};
 use duet_sandbox::machine;
-use duet_sandbox::{Config, Engine, Limits, Network, Outcome, Port, Protocol, Seen, Tree, Volume};
+use duet_sandbox::{
+    Config, Engine, Limits, Messages, Network, Outcome, Port, Protocol, Seen, Tree, Volume,
+};
 
 use crate::report;
 
@@ -100,6 +102,10 @@ pub struct Options {
     /// Let a port of the host lead into the sandbox; implies --network user
     #[arg(short, long = "publish", value_name = "[IP:]HOST:GUEST[/tcp|udp]", value_parser = parse_port)]
     publish: Vec<Port>,
+    /// Leave sendmsg(2) and sendmmsg(2) to the kernel: at native speed, but a message to the path of a
+    /// Unix socket finds nobody
+    #[arg(long)]
+    native_sendmsg: bool,
     /// Memory that all processes together may use: bytes, or with a suffix k, m, g (powers of 1024)
     #[arg(short, long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
@@ -350,6 +356,11 @@ pub fn config(options: &Options) -> Result<Config> {
         },
         engine: Engine::Seccomp,
         seen: Seen::Intercepted,
+        messages: if options.native_sendmsg {
+            Messages::Native
+        } else {
+            Messages::Seen
+        },
     })
 }
 

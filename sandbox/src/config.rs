@@ -88,6 +88,16 @@ pub enum Seen {
     All,
 }
 
+/// Who sends the messages of sendmsg(2) and sendmmsg(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Messages {
+    /// Duet looks at each, and sends those to the path of a Unix socket.
+    #[default]
+    Seen,
+    /// The kernel sends all: at native speed, but to no path. A filter cannot tell them apart.
+    Native,
+}
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -120,6 +130,8 @@ pub struct Config {
     pub engine: Engine,
     /// Which calls are brought.
     pub seen: Seen,
+    /// Who sends messages, where not all calls are brought.
+    pub messages: Messages,
 }
 
 impl Config {

@@ -26,7 +26,7 @@ pub mod usage;
 pub mod usernet;
 pub mod workers;
 
-pub use config::{Config, Engine, Limits, Network, Port, Protocol, Seen, Tree, Volume};
+pub use config::{Config, Engine, Limits, Messages, Network, Port, Protocol, Seen, Tree, Volume};
 pub use error::{Error, Result};
 pub use run::{Outcome, run};
 pub use usage::Usage;

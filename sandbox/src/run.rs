@@ -25,7 +25,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 
 use crate::channel::{Channel, Message};
-use crate::config::{Config, Engine, Network, Seen, Tree};
+use crate::config::{Config, Engine, Messages, Network, Seen, Tree};
 use crate::error::{Error, Result};
 use crate::limits::Groups;
 use crate::look::Look;
@@ -437,14 +437,19 @@ fn build_filter(config: &Config, secrets: Secrets) -> Vec<libc::sock_filter> {
         Seen::With(numbers) => numbers.contains(&row.nr),
         Seen::All => true,
     };
+    let native_messages = config.messages == Messages::Native;
     let rows: Vec<Row> = table::rows()
         .iter()
         .map(|row| match i64::from(row.nr) {
-            _ if !seen(&row) => *row,
+            libc::SYS_sendmsg | libc::SYS_sendmmsg if native_messages && !seen(&row) => Row {
+                disposition: Disposition::Native,
+                ..*row
+            },
             libc::SYS_sendmsg => Row {
                 disposition: HAND_OVER,
                 ..*row
             },
+            _ if !seen(&row) => *row,
             // Duet's own are told by the cookie.
             libc::SYS_execveat => *row,
             _ => Row {

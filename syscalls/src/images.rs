@@ -74,6 +74,11 @@ impl Images {
         Ok(images)
     }
 
+    /// The user and group that guests are on the host.
+    pub fn ids(&self) -> (u32, u32) {
+        self.ids
+    }
+
     /// Makes each file found by the kernel at its path, and returns which files the copies are. Paths
     /// start at the root, as every guest process stands there in the kernel's eyes.
     ///

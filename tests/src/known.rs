@@ -5,7 +5,6 @@ use crate::run::Known;
 /// What is known to differ, and why.
 pub fn known(guest: &str) -> &'static [Known] {
     const O_PATH: &str = "the kernel hands no O_PATH file over; its stand-in is a directory";
-    const HIDDEN_NAME: &str = "sendmsg is native, and its addresses are not seen";
     const WAITING: &str = "it waits for Duet while Duet looks";
     const PROC: &str = "Duet's own /proc has no such operation";
     match guest {
@@ -24,23 +23,6 @@ pub fn known(guest: &str) -> &'static [Known] {
                 native: "(fcntl(fd, F_GETFL) & O_PATH) == O_PATH: 1",
                 layer: "(fcntl(fd, F_GETFL) & O_PATH) == O_PATH: 0",
                 why: O_PATH,
-            },
-        ],
-        "unixsock" => &[
-            Known {
-                native: "sendmsg(e, &m, 0): 3",
-                layer: "sendmsg(e, &m, 0): ENOENT",
-                why: HIDDEN_NAME,
-            },
-            Known {
-                native: "sendmmsg(e, mm, 2, 0): 2",
-                layer: "sendmmsg(e, mm, 2, 0): ENOENT",
-                why: HIDDEN_NAME,
-            },
-            Known {
-                native: "recv(d, text, sizeof text, MSG_DONTWAIT): 3",
-                layer: "recv(d, text, sizeof text, MSG_DONTWAIT): EAGAIN",
-                why: HIDDEN_NAME,
             },
         ],
         "procfs" => &[

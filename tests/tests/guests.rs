@@ -142,6 +142,8 @@ guests! {
     fifo: "fifo" Static;
     fifo_musl: "fifo" Musl;
     unixsock: "unixsock" Static;
+    datagram: "datagram" Static;
+    datagram_musl: "datagram" Musl;
     peers: "peers" Static root true;
     locks: "locks" Static;
     openat2: "openat2" Static;

@@ -5,6 +5,7 @@ mod attr;
 mod cred;
 mod dir;
 pub mod exec;
+mod message;
 mod mount;
 mod names;
 mod net;
@@ -136,7 +137,9 @@ handlers! {
     ("getsockname", net::getsockname),
     ("getpeername", net::getpeername),
     ("getsockopt", net::getsockopt),
-    ("sendto", net::sendto),
+    ("sendto", message::sendto),
+    ("sendmsg", message::sendmsg),
+    ("sendmmsg", message::sendmmsg),
     ("kill", signal::kill),
     ("tkill", signal::to_first),
     ("tgkill", signal::to_thread),

@@ -17,11 +17,9 @@ use crate::wait::{self, Blocked};
 const ADDR_MAX: usize = 128;
 /// Bytes of `sun_path`.
 const SUN_PATH: usize = 108;
-/// Longest datagram sent on the guest's behalf.
-const DATAGRAM_MAX: u64 = 1 << 20;
 
 /// The path of an `AF_UNIX` pathname address; `None` for every other address.
-fn unix_path(addr: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn unix_path(addr: &[u8]) -> Option<Vec<u8>> {
     let (family, path) = addr.split_at_checked(2)?;
     if family != (libc::AF_UNIX as u16).to_le_bytes() || path.first().is_none_or(|&b| b == 0) {
         return None;
@@ -41,7 +39,7 @@ fn address(t: &Task, i: usize) -> Result<Vec<u8>> {
 }
 
 /// `struct sockaddr_un` for a path of the host.
-fn host_address(path: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn host_address(path: &[u8]) -> Result<Vec<u8>> {
     if path.len() >= SUN_PATH {
         return Err(Errno::ENAMETOOLONG);
     }
@@ -124,7 +122,7 @@ pub(super) fn connect(t: &Task) -> Result<Reply> {
 }
 
 /// The host socket of the node at `path`, which may be what the kernel calls it.
-fn socket_at(t: &Task, path: &[u8]) -> Result<OwnedFd> {
+pub(super) fn socket_at(t: &Task, path: &[u8]) -> Result<OwnedFd> {
     let known = t.kernel.sockets.lock().node(path);
     match known {
         Some(node) => t.kernel.vfs.socket_node(&t.cx(), &node),
@@ -178,7 +176,7 @@ fn connect_host(socket: &OwnedFd, addr: &[u8]) -> Result<()> {
     Errno::result(n).map(drop)
 }
 
-fn option(socket: &OwnedFd, name: i32) -> Result<i32> {
+pub(super) fn option(socket: &OwnedFd, name: i32) -> Result<i32> {
     let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
     // SAFETY: `value` has the length that is announced.
     let n = host("getsockopt", || unsafe {
@@ -193,7 +191,7 @@ fn option(socket: &OwnedFd, name: i32) -> Result<i32> {
     Errno::result(n).map(|_| value)
 }
 
-fn nonblocking(socket: &OwnedFd) -> Result<bool> {
+pub(super) fn nonblocking(socket: &OwnedFd) -> Result<bool> {
     // SAFETY: no pointers.
     let flags = Errno::result(host("fcntl", || unsafe {
         libc::fcntl(socket.as_raw_fd(), libc::F_GETFL)
@@ -237,51 +235,6 @@ fn get_name(t: &Task, call: NameCall) -> Result<Reply> {
     t.write(t.arg(1), addr.get(..room).unwrap_or(&addr))?;
     t.write(t.arg(2), &(addr.len() as u32).to_le_bytes())?;
     Ok(Reply::DONE)
-}
-
-/// With an address; without one it never comes here.
-pub(super) fn sendto(t: &Task) -> Result<Reply> {
-    let addr = address(t, 4)?;
-    let Some(path) = unix_path(&addr) else {
-        return Ok(Reply::Run);
-    };
-    let socket = t.copy_of(t.int(0))?;
-    if option(&socket, libc::SO_DOMAIN)? != libc::AF_UNIX {
-        return Ok(Reply::Run);
-    }
-    if t.arg(2) > DATAGRAM_MAX {
-        return Err(Errno::EMSGSIZE);
-    }
-    let data = t.read(t.arg(1), t.arg(2) as usize)?;
-    let node = socket_at(t, &path)?;
-    let addr = host_address(format!("/proc/self/fd/{}", node.as_raw_fd()).as_bytes())?;
-    let flags = t.int(3) | libc::MSG_NOSIGNAL;
-    let send = move |flags: i32| -> Result<i64> {
-        // SAFETY: buffer and address have the lengths that are announced.
-        let n = host("sendto", || unsafe {
-            libc::sendto(
-                socket.as_raw_fd(),
-                data.as_ptr().cast(),
-                data.len(),
-                flags,
-                addr.as_ptr().cast(),
-                addr.len() as libc::socklen_t,
-            )
-        });
-        Errno::result(n).map(|n| n as i64)
-    };
-    let waits = flags & libc::MSG_DONTWAIT == 0;
-    match send(flags | libc::MSG_DONTWAIT) {
-        Err(Errno::EAGAIN) if waits => wait::elsewhere(t, move |_| {
-            // The node is named by its descriptor: keep it.
-            let sent = send(flags).map(|n| (n, node.as_raw_fd()).0);
-            match sent {
-                Err(Errno::EINTR) => Blocked::Interrupted,
-                other => Blocked::Ended(other.map(Reply::Value)),
-            }
-        }),
-        other => other.map(Reply::Value),
-    }
 }
 
 #[cfg(test)]

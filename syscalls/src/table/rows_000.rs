@@ -49,7 +49,7 @@ calls! {
     43 accept(sockfd: Fd, addr: outputs(Sockaddr, SizedAt(2)), addrlen: inout(I32)) -> Fd, Network, Native;
     44 sendto(sockfd: Fd, buf: inputs(Bytes, Sized(2)), size: Size, flags: Flags(MSG), dest_addr: inputs(Sockaddr, Sized(5)), addrlen: Size) -> Bytes, Network, NO_ADDRESS, "Native on a connected socket; a given address is handled as by connect.";
     45 recvfrom(sockfd: Fd, buf: outputs(Bytes, Sized(2)), size: Size, flags: Flags(MSG), src_addr: outputs(Sockaddr, SizedAt(5)), addrlen: inout(I32)) -> Bytes, Network, Native;
-    46 sendmsg(sockfd: Fd, msg: input(Msghdr), flags: Flags(MSG)) -> Bytes, Network, Native, "A filter cannot see an address in the message; the sandbox's namespaces bound what it reaches.";
+    46 sendmsg(sockfd: Fd, msg: input(Msghdr), flags: Flags(MSG)) -> Bytes, Network, Emulated, "Unix datagrams to a path are sent in the sandbox's tree; all else is left to the kernel.";
     47 recvmsg(sockfd: Fd, msg: inout(Msghdr), flags: Flags(MSG)) -> Bytes, Network, Native;
     48 shutdown(sockfd: Fd, how: One(SHUT)) -> Zero, Network, Native;
     49 bind(sockfd: Fd, addr: inputs(Sockaddr, Sized(2)), addrlen: Size) -> Zero, Network, Emulated, "Unix addresses are made in the sandbox's tree; others are checked against its network policy.";

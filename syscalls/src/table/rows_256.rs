@@ -54,7 +54,7 @@ calls! {
     304 open_by_handle_at(mount_fd: Fd, handle: input(FileHandle), flags: Flags(OPEN)) -> Fd, File, Refused(EPERM), "A handle would reach files outside the sandbox's tree.";
     305 clock_adjtime(clockid: One(CLOCK), buf: inout(Timex)) -> Value, Time, Native, "The kernel lets the guest read, and refuses to set.";
     306 syncfs(fd: Fd) -> Zero, Descriptor, Native;
-    307 sendmmsg(sockfd: Fd, msgvec: inouts(Mmsghdr, Count(2)), vlen: UInt, flags: Flags(MSG)) -> Count, Network, Native, "A filter cannot see an address in the message; the sandbox's namespaces bound what it reaches.";
+    307 sendmmsg(sockfd: Fd, msgvec: inouts(Mmsghdr, Count(2)), vlen: UInt, flags: Flags(MSG)) -> Count, Network, Emulated, "Unix datagrams to a path are sent in the sandbox's tree; all else is left to the kernel.";
     308 setns(fd: Fd, nstype: Flags(CLONE)) -> Zero, Process, Refused(EPERM), "Namespaces are not offered within the sandbox.";
     309 getcpu(cpu: output(U32), node: output(U32), tcache: Addr) -> Zero, Process, Native;
     310 process_vm_readv(pid: Pid, local_iov: outputs(Iovec, Count(2)), liovcnt: Size, remote_iov: inputs(Iovec, Count(4)), riovcnt: Size, flags: ULong) -> Bytes, Process, Emulated, "Native for processes of the sandbox that the virtual credentials allow to trace.";
