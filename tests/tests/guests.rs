@@ -80,6 +80,43 @@ fn inotify_old_files() {
     assert_same("inotify on old files", &native, &layer);
 }
 
+/// With messages left to the kernel, those to paths find nobody.
+#[test]
+fn native_sendmsg() {
+    let Some(program) = guest("unixsock", Toolchain::Static) else {
+        return skip("native_sendmsg", "no C compiler");
+    };
+    const UNSEEN: &str = "nobody looks at the message";
+    let known = [
+        Known {
+            native: "sendmsg(e, &m, 0): 3",
+            layer: "sendmsg(e, &m, 0): ENOENT",
+            why: UNSEEN,
+        },
+        Known {
+            native: "sendmmsg(e, mm, 2, 0): 2",
+            layer: "sendmmsg(e, mm, 2, 0): ENOENT",
+            why: UNSEEN,
+        },
+        Known {
+            native: "recv(d, text, sizeof text, MSG_DONTWAIT): 3",
+            layer: "recv(d, text, sizeof text, MSG_DONTWAIT): EAGAIN",
+            why: UNSEEN,
+        },
+    ];
+    let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
+    let options = [
+        "--native-sendmsg",
+        "-w",
+        "/tmp",
+        "-e",
+        "LANG=C",
+        "-u",
+        &user,
+    ];
+    both_but(&options, &program, &[], &known);
+}
+
 /// In a tree that holds nothing but the program and musl's one file.
 #[test]
 fn musl_from_a_tree() {
