@@ -2,9 +2,9 @@
 //! before.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{ChildStdin, Stdio};
+use std::process::{Command, Stdio};
 
-use duet_tests::{Toolchain, duet_command, guest, skip};
+use duet_tests::{Toolchain, duet_command, guest, skip, tempdir};
 
 #[derive(Debug)]
 struct Held {
@@ -39,29 +39,36 @@ const DESCRIPTORS: usize = 60;
 const THREADS: u64 = 4;
 const KILOBYTES: u64 = 4096;
 
+/// What a supervisor holds after each of these lots of rounds that `program` makes.
+fn held_after(mut command: Command, rounds: &[u32]) -> Vec<Held> {
+    let mut duet = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = duet.stdin.take().unwrap();
+    let mut lines = BufReader::new(duet.stdout.take().unwrap()).lines();
+    let held = rounds.iter().map(|n| {
+        writeln!(stdin, "{n}").unwrap();
+        let line = lines.next().map(Result::unwrap);
+        assert_eq!(line.as_deref(), Some("done"));
+        held(duet.id())
+    });
+    let held = held.collect();
+    drop(stdin);
+    assert!(duet.wait().unwrap().success());
+    println!("{held:?}");
+    held
+}
+
 fn stays_as_it_was(test: &str, engine: &str) {
     let Some(program) = guest("churn", Toolchain::Static) else {
         return skip(test, "no gcc");
     };
     let mut command = duet_command(&["--engine", engine]);
-    command
-        .arg(program)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut duet = command.spawn().unwrap();
-    let mut stdin = duet.stdin.take().unwrap();
-    let mut lines = BufReader::new(duet.stdout.take().unwrap()).lines();
-    let mut rounds = |stdin: &mut ChildStdin, n: u32| {
-        writeln!(stdin, "{n}").unwrap();
-        let line = lines.next().map(Result::unwrap);
-        assert_eq!(line.as_deref(), Some("done"));
-        held(duet.id())
-    };
-    let before = rounds(&mut stdin, WARM_UP);
-    let after = rounds(&mut stdin, ROUNDS);
-    drop(stdin);
-    assert!(duet.wait().unwrap().success());
-    println!("{before:?} {after:?}");
+    command.arg(program);
+    let held = held_after(command, &[WARM_UP, ROUNDS]);
+    let (before, after) = (&held[0], &held[1]);
     assert!(
         after.descriptors <= before.descriptors + DESCRIPTORS
             && after.threads <= before.threads + THREADS
@@ -78,4 +85,34 @@ fn of_the_seccomp_engine() {
 #[test]
 fn of_the_ptrace_engine() {
     stays_as_it_was("of_the_ptrace_engine", "ptrace");
+}
+
+/// Each round 16,200 directories are let go at once, more than the kernel tells of.
+#[test]
+fn of_removed_directories() {
+    let Some(program) = guest("hoard", Toolchain::Static) else {
+        return skip("of_removed_directories", "no gcc");
+    };
+    let mut command = duet_command(&[""; 0]);
+    command.arg(program).arg("removed");
+    let held = held_after(command, &[2, 3]);
+    let (before, after) = (&held[0], &held[1]);
+    assert!(
+        after.kilobytes <= before.kilobytes + KILOBYTES,
+        "before {before:?}, after three rounds {after:?}"
+    );
+}
+
+/// A file that may still be open keeps the directories that it lay in, and each of them a descriptor.
+#[test]
+fn of_deep_directories_of_a_volume() {
+    let Some(program) = guest("hoard", Toolchain::Static) else {
+        return skip("of_deep_directories_of_a_volume", "no gcc");
+    };
+    let dir = tempdir();
+    let volume = format!("{}:/vol", dir.path().display());
+    let mut command = duet_command(&["-v", &volume, "--workdir", "/vol"]);
+    command.arg(program).arg("deep");
+    let held = held_after(command, &[200, 200]);
+    assert!(held[1].descriptors <= 4096, "{held:?}");
 }

@@ -129,6 +129,12 @@ impl Dentry {
         self.state.load(Ordering::Acquire) & DEAD != 0
     }
 
+    /// How many removed directories it keeps: those it lies in, counted up to `most`.
+    pub(crate) fn dead_ancestors(&self, most: usize) -> usize {
+        let above = std::iter::successors(self.parent(), |d| d.parent());
+        above.take_while(|d| d.is_dead()).take(most).count()
+    }
+
     /// Whether linkat(2) may give a name to this nameless file.
     pub(crate) fn is_linkable(&self) -> bool {
         self.state.load(Ordering::Acquire) & LINKABLE != 0

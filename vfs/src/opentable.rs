@@ -11,8 +11,8 @@
 //! replaced whenever the VFS opens a file with that identity, and a guest gets such descriptors in no
 //! other way. A stand-in is forgotten only when the kernel says that its inode is gone.
 
-use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +22,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
 use parking_lot::{Mutex, RwLock};
 
-use crate::counted::{fstat, unlinkat};
+use crate::counted::{fstat, read_text, unlinkat};
 use crate::host_call;
 use crate::inode::BackingId;
 use crate::types::*;
@@ -47,8 +47,10 @@ struct Order {
     nameless: VecDeque<BackingId>,
 }
 
-/// Nameless files kept at most, and the most bytes one of them may hold.
+/// Nameless files kept at most, the most removed directories that they may keep together, and the most
+/// bytes one of them may hold.
 const NAMELESS_MAX: usize = 256;
+const NAMELESS_DIRS: usize = 2048;
 const NAMELESS_BYTES: u64 = 1 << 20;
 
 impl FileTable {
@@ -125,12 +127,12 @@ impl FileTable {
     /// Looks at one nameless file, and lets go of it if there are too many of them or it is too big
     /// to be pinned on the mere suspicion that the guest still has it open.
     fn sweep(&self) {
-        let (id, many) = {
+        let (id, others) = {
             let mut order = self.order.lock();
             let Some(id) = order.nameless.pop_front() else {
                 return;
             };
-            (id, order.nameless.len() >= NAMELESS_MAX)
+            (id, order.nameless.len())
         };
         let Some(location) = self.get(id) else {
             return;
@@ -139,6 +141,9 @@ impl FileTable {
         if attr.is_ok_and(|a| a.nlink > 0) {
             return;
         }
+        // As if all were like this one.
+        let dirs = location.dentry.dead_ancestors(NAMELESS_DIRS) * (others + 1);
+        let many = others >= NAMELESS_MAX || dirs > NAMELESS_DIRS;
         if many || !attr.is_ok_and(|a| a.blocks.saturating_mul(512) <= NAMELESS_BYTES) {
             let dropped = self.entries.write().remove(&id);
             drop(dropped);
@@ -289,6 +294,18 @@ impl StandInTable {
     }
 }
 
+/// Numbers of the inodes that an inotify descriptor still watches, which its `fdinfo` names
+/// (proc_pid_fdinfo(5)).
+fn watched(inotify: &Inotify) -> std::io::Result<HashSet<u64>> {
+    let text = read_text(format!("/proc/self/fdinfo/{}", inotify.as_fd().as_raw_fd()))?;
+    let numbers = text.lines().filter_map(|l| {
+        let fields = l.strip_prefix("inotify ")?;
+        let hex = fields.split(' ').find_map(|f| f.strip_prefix("ino:"))?;
+        u64::from_str_radix(hex, 16).ok()
+    });
+    Ok(numbers.collect())
+}
+
 fn name(serial: u64) -> String {
     serial.to_string()
 }
@@ -367,15 +384,24 @@ impl Inner {
         let Some(inotify) = &self.inotify else {
             return;
         };
+        let mut overflow = false;
         while let Ok(events) = inotify.read_events() {
             for event in events {
-                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                    // Entries whose end was not heard of stay for good: wasteful, never wrong.
-                    log::warn!("lost inotify events of stand-in directories");
-                }
+                overflow |= event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
                 if let Some(id) = self.watches.remove(&event.wd) {
                     dropped.extend(self.by_id.remove(&id));
                 }
+            }
+        }
+        // A guest has let go of more at once than the kernel's queue has room for: it is asked what is left.
+        if overflow {
+            match watched(inotify) {
+                Ok(left) => {
+                    let gone = self.watches.extract_if(|_, id| !left.contains(&id.ino));
+                    dropped.extend(gone.filter_map(|(_, id)| self.by_id.remove(&id)));
+                }
+                // Wasteful, never wrong.
+                Err(e) => log::warn!("stand-ins of directories stay for good: {e}"),
             }
         }
     }
