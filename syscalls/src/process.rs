@@ -270,13 +270,36 @@ struct Entry {
     checked: Option<Instant>,
 }
 
+impl Entry {
+    /// Whether the thread surely belongs to the process.
+    fn is_trusted(&self, now: Instant) -> bool {
+        self.checked.is_none_or(|c| now - c < THREAD_TRUST)
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     threads: HashMap<i32, Entry>,
+    /// How many of `threads` there may be before those that may have ended are left out.
+    threads_sweep_at: usize,
     /// Processes that have ended: `/proc` shows them until they are waited for, of which nobody tells.
     ended: Vec<Arc<Process>>,
     /// How many of `ended` there may be before those that were waited for are looked for again.
     sweep_at: usize,
+}
+
+impl Inner {
+    /// Enters a thread that is no leader. Nobody tells of its end: those that are not known to be there any
+    /// more go when there are many of them.
+    fn enter_thread(&mut self, tid: i32, entry: Entry) {
+        if self.threads.len() >= self.threads_sweep_at {
+            const LEAST: usize = 256;
+            let now = Instant::now();
+            self.threads.retain(|_, e| e.is_trusted(now));
+            self.threads_sweep_at = 2 * self.threads.len() + LEAST;
+        }
+        self.threads.insert(tid, entry);
+    }
 }
 
 /// All guest processes that have made an intercepted call.
@@ -408,7 +431,7 @@ impl ProcessTable {
     pub fn of_thread(&self, tid: Tid) -> Result<Arc<Process>> {
         let now = Instant::now();
         if let Some(e) = self.inner.lock().threads.get(&tid.0)
-            && e.checked.is_none_or(|c| now - c < THREAD_TRUST)
+            && e.is_trusted(now)
         {
             return Ok(e.process.clone());
         }
@@ -514,7 +537,7 @@ impl ProcessTable {
                     process: process.clone(),
                     checked: Some(Instant::now()),
                 };
-                self.inner.lock().threads.insert(tid, entry);
+                self.inner.lock().enter_thread(tid, entry);
                 return Ok(process);
             }
             Err(e) => return Err(e),
@@ -616,7 +639,9 @@ impl ProcessTable {
             in_use.extend(process.pending_exec.lock().as_ref().map(|p| p.state.number));
             in_use.insert(process.state().number);
         }
-        self.states.lock().keep(&in_use);
+        let forgotten = self.states.lock().keep(&in_use);
+        // It may hold the last reference to a directory.
+        drop(forgotten);
     }
 
     /// What the first process is to run; once.

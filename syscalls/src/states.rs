@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use duet_vfs::account::host;
 use duet_vfs::types::{Errno, Result};
@@ -20,12 +21,18 @@ pub const STAMP: libc::__rlimit_resource_t = libc::RLIMIT_LOCKS;
 /// The number of the state of the first process; init sets it before the first call.
 pub const FIRST: u64 = 1;
 
-/// Numbers given out last that are kept whoever has them: of processes that fork just now.
+/// Numbers given out last that are kept whoever has them, for so long: of processes that fork just now.
 const RECENT: u64 = 1024;
+const FORKING: Duration = Duration::from_secs(1);
+
+/// At how many, at least, it is time to look which are in use. Each keeps a working directory, and so the
+/// directories above that, be they removed or not.
+const CROWD: usize = 256;
 
 /// All states that some process may have.
 pub struct States {
-    by_number: HashMap<u64, Arc<State>>,
+    /// Each with the time at which it was made.
+    by_number: HashMap<u64, (Arc<State>, Instant)>,
     next: u64,
     /// At how many it is time to look which are in use.
     crowded: usize,
@@ -35,9 +42,9 @@ impl States {
     /// With the first process's state.
     pub fn new(first: Arc<State>) -> States {
         States {
-            by_number: HashMap::from([(FIRST, first)]),
+            by_number: HashMap::from([(FIRST, (first, Instant::now()))]),
             next: FIRST + 1,
-            crowded: 4096,
+            crowded: CROWD,
         }
     }
 
@@ -46,13 +53,14 @@ impl States {
         state.number = self.next;
         self.next += 1;
         let state = Arc::new(state);
-        self.by_number.insert(state.number, state.clone());
+        let made = (state.clone(), Instant::now());
+        self.by_number.insert(state.number, made);
         state
     }
 
     /// The state with this number.
     pub fn get(&self, number: u64) -> Option<Arc<State>> {
-        self.by_number.get(&number).cloned()
+        self.by_number.get(&number).map(|(state, _)| state.clone())
     }
 
     /// Whether there are so many that [`States::keep`] should be called.
@@ -60,12 +68,17 @@ impl States {
         self.by_number.len() >= self.crowded
     }
 
-    /// Forgets all but these, and the latest.
-    pub fn keep(&mut self, in_use: &HashSet<u64>) {
-        let recent = self.next.saturating_sub(RECENT);
-        self.by_number
-            .retain(|n, _| *n >= recent || *n == FIRST || in_use.contains(n));
-        self.crowded = (self.by_number.len() * 2).max(4096);
+    /// Forgets all but these, and the latest. Returns what is forgotten, to be dropped without a lock.
+    #[must_use]
+    pub fn keep(&mut self, in_use: &HashSet<u64>) -> Vec<Arc<State>> {
+        let first = self.next.saturating_sub(RECENT);
+        let recent = |n, made: &Instant| n >= first && made.elapsed() < FORKING;
+        let forgotten = self
+            .by_number
+            .extract_if(|n, (_, made)| *n != FIRST && !in_use.contains(n) && !recent(*n, made));
+        let forgotten = forgotten.map(|(_, (state, _))| state).collect();
+        self.crowded = (self.by_number.len() * 2).max(CROWD);
+        forgotten
     }
 }
 
