@@ -6,12 +6,15 @@
 
 use std::io::{Read, Seek};
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use duet_vm_protocol::network::{ADDRESS, GATEWAY, NAME_SERVER, PREFIX};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, Result};
 use crate::host;
@@ -19,6 +22,8 @@ use crate::host;
 const PROGRAM: &str = "passt";
 /// Its descriptor of the link.
 const LINK: i32 = 3;
+/// How long it may take to start: many times what it takes on a busy host.
+const START: Duration = Duration::from_secs(30);
 
 /// A port of the host that leads to one of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl Forward {
 }
 
 /// Starts a network, and returns the link to it: Ethernet frames, each after its length in four bytes,
-/// the most significant first.
+/// the most significant first. The program keeps the signal mask of the calling thread.
 pub fn start(forwards: &[Forward]) -> Result<UnixStream> {
     let program = host::find_program(PROGRAM).ok_or_else(|| {
         Error::Failed(format!(
@@ -60,6 +65,10 @@ pub fn start(forwards: &[Forward]) -> Result<UnixStream> {
              package {PROGRAM}"
         ))
     })?;
+    start_program(&program, forwards, START)
+}
+
+fn start_program(program: &Path, forwards: &[Forward], limit: Duration) -> Result<UnixStream> {
     let failed = |e: std::io::Error| Error::io(format!("--network user: {PROGRAM}"), &e);
     let (link, theirs) = UnixStream::pair().map_err(failed)?;
     let mut said = tempfile::tempfile().map_err(failed)?;
@@ -81,9 +90,8 @@ pub fn start(forwards: &[Forward]) -> Result<UnixStream> {
         }])
         .map_err(|e| Error::Failed(format!("--network user: {e}")))?;
     log::debug!("{command:?}, link {}", link.as_raw_fd());
-    // It goes into the background once it is ready.
-    let status = command.status().map_err(failed)?;
-    if status.success() {
+    let status = run(&mut command, limit).map_err(failed)?;
+    if status.is_some_and(|s| s.success()) {
         return Ok(link);
     }
     const MOST: u64 = 4096;
@@ -98,19 +106,41 @@ pub fn start(forwards: &[Forward]) -> Result<UnixStream> {
         .map(str::trim)
         .filter(|l| !l.is_empty() && !noise(l))
         .collect();
-    Err(Error::Failed(format!(
-        "--network user: {PROGRAM}: {}",
-        if words.is_empty() {
-            "failed without a word".into()
-        } else {
-            words.join("; ")
+    let words = words.join("; ");
+    Err(Error::Failed(match (status, words.is_empty()) {
+        (None, true) => format!("--network user: {PROGRAM} was not ready after {limit:?}"),
+        (None, false) => {
+            format!("--network user: {PROGRAM} was not ready after {limit:?}: {words}")
         }
-    )))
+        (Some(_), true) => format!("--network user: {PROGRAM}: failed without a word"),
+        (Some(_), false) => format!("--network user: {PROGRAM}: {words}"),
+    }))
+}
+
+/// Runs the program until it has gone into the background, which it does once it is ready, or has failed.
+/// `None`: neither within `limit`, and it has been killed.
+fn run(command: &mut Command, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let mut child = command.spawn()?;
+    let ended = host::pidfd(child.id()).and_then(|pidfd| {
+        let mut end = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        poll(&mut end, limit)
+    });
+    match ended {
+        Ok(1..) => child.wait().map(Some),
+        not => {
+            child.kill()?;
+            child.wait()?;
+            not.map(|_| None).map_err(Into::into)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn forwards() {
@@ -124,5 +154,24 @@ mod tests {
             forward.arguments(),
             ["--tcp-ports", "127.0.0.1/8080:80"].map(String::from)
         );
+    }
+
+    #[test]
+    fn a_start_that_fails_or_takes_too_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let fails = |script: &str, limit: Duration| {
+            let program = dir.path().join("passt");
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            start_program(&program, &[], limit).unwrap_err().to_string()
+        };
+        let (short, long) = (Duration::from_millis(300), Duration::from_secs(100));
+        let hangs = fails("exec sleep 1000", short);
+        assert!(
+            hangs.ends_with("passt was not ready after 300ms"),
+            "{hangs}"
+        );
+        let fails = fails("echo No such port >&2; exit 1", long);
+        assert!(fails.ends_with("passt: No such port"), "{fails}");
     }
 }

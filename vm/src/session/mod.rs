@@ -92,11 +92,12 @@ pub fn run(run: Run) -> Result<Outcome> {
     // One that the clock cannot reach is none.
     let deadline = run.timeout.and_then(|t| Instant::now().checked_add(t));
     let tsc = TscSample::take();
-    let signals = host::block_signals().map_err(|e| Error::step("blocking signals", e))?;
+    // Before signals are blocked: it would inherit that.
     let network = match run.start.network {
         true => Some(passt::start(&run.forwards)?),
         false => None,
     };
+    let signals = host::block_signals().map_err(|e| Error::step("blocking signals", e))?;
     let has_network = network.is_some();
     let (initramfs, chosen) = std::thread::scope(|scope| {
         let chosen = scope.spawn(|| choose(run.monitor));
