@@ -1,9 +1,12 @@
-//! New namespaces, and the ids in them.
+//! New namespaces, the ids in them, and what else a process of the sandbox is prepared with.
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::error::{Error, Result};
@@ -77,6 +80,13 @@ pub fn bound_allocator() {
         libc::mallopt(libc::M_ARENA_MAX, 2);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
     }
+}
+
+/// Has a program start with this signal mask, whatever the calling thread blocks.
+pub fn set_mask(command: &mut Command, mask: SigSet) {
+    let set = move || mask.thread_set_mask().map_err(Into::into);
+    // SAFETY: one system call, on a set that was made before the fork.
+    unsafe { command.pre_exec(set) };
 }
 
 /// Lifts the soft limit of descriptors to the hard one, for the supervisor keeps many. Returns the

@@ -125,6 +125,7 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
         used: Usage::default(),
         groups: None,
         network: None,
+        mask: old_mask,
     };
     let outcome = supervise(
         config,
@@ -165,6 +166,8 @@ struct Init {
     groups: Option<Groups>,
     /// What connects its network to the host's.
     network: Option<UserNetwork>,
+    /// The signal mask that Duet was started with.
+    mask: SigSet,
 }
 
 impl Drop for Init {
@@ -214,7 +217,7 @@ fn supervise(
     let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     namespaces::write_id_maps(init.pid)?;
     if let Network::User(ports) = &config.network {
-        init.network = Some(UserNetwork::start(init.pid, ports)?);
+        init.network = Some(UserNetwork::start(init.pid, ports, init.mask)?);
     }
     init.tell(&Message::Mapped)?;
     let mut mounts = init.expect(&Message::Mounts)?.into_iter();

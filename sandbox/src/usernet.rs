@@ -1,25 +1,28 @@
 //! `--network user`: slirp4netns(1), a user-space network stack in a process of its own, joins the
 //! sandbox's network namespace and carries its connections over the host's sockets.
 //!
-//! The host's own loopback addresses are closed to the guest. The program is told to end by the end
-//! of a pipe, which the kernel closes should the supervisor die.
+//! The host's own loopback addresses are closed to the guest. The program ends with the sandbox: it is
+//! killed, or told so by the end of a pipe, which the kernel closes should the supervisor die.
 
 use std::io::{Read, Seek, Write};
 use std::net::{Ipv4Addr, Shutdown};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, pipe2};
 use serde_json::{Value, json};
 
 use crate::config::{Port, Protocol};
 use crate::error::{Error, Result};
-use crate::tree;
+use crate::{namespaces, tree};
 
 /// Address of the guest in the network that slirp4netns makes.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
@@ -27,20 +30,22 @@ pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 const PROGRAM: &str = "slirp4netns";
+/// How long it may take to start, and to answer: many times what it takes on a busy host.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest packet it takes: fewer of them.
 const MTU: &str = "--mtu=65520";
 
 /// The running program; it ends when this goes away.
 pub struct UserNetwork {
     child: Child,
-    /// Its end tells the program to go.
-    exit: Option<OwnedFd>,
+    /// Its end tells the program to go, should this process not come to that.
+    _exit: OwnedFd,
 }
 
 impl Drop for UserNetwork {
     fn drop(&mut self) {
-        drop(self.exit.take());
-        if let Err(e) = self.child.wait() {
+        let killed = self.child.kill();
+        if let Err(e) = killed.and_then(|()| self.child.wait()) {
             log::debug!("{PROGRAM}: {e}");
         }
     }
@@ -51,8 +56,8 @@ fn failed(what: &str) -> impl Fn(std::io::Error) -> Error {
 }
 
 impl UserNetwork {
-    /// Connects the network namespace of `init`, and waits until it is.
-    pub fn start(init: Pid, ports: &[Port]) -> Result<UserNetwork> {
+    /// Connects the network namespace of `init`, and waits until it is. `mask`: the program's signal mask.
+    pub fn start(init: Pid, ports: &[Port], mask: SigSet) -> Result<UserNetwork> {
         let program = tree::find_on_host(PROGRAM).ok_or_else(|| {
             Error::Failed(format!(
                 "--network user needs the program {PROGRAM}, which is not in PATH; install the package \
@@ -95,18 +100,22 @@ impl UserNetwork {
                 },
             ])
             .map_err(|e| Error::Failed(format!("--network user: {e}")))?;
+        namespaces::set_mask(&mut command, mask);
         let child = command.spawn().map_err(failed(PROGRAM))?;
         // Drops the copies of the program's ends that this process has.
         drop(command);
-        let network = UserNetwork {
-            child,
-            exit: Some(exit),
-        };
+        let network = UserNetwork { child, _exit: exit };
+        let limit = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+        let mut news = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
+        let in_time = poll(&mut news, limit).map_err(|e| Error::step("--network user", e))? > 0;
         let mut one = [0];
-        let n = std::fs::File::from(ready)
-            .read(&mut one)
-            .map_err(failed(PROGRAM))?;
-        if n == 0 {
+        if !in_time {
+            return Err(Error::Failed(format!(
+                "--network user: {PROGRAM} was not ready after {PATIENCE:?}"
+            )));
+        }
+        let n = std::fs::File::from(ready).read(&mut one);
+        if n.map_err(failed(PROGRAM))? == 0 {
             return Err(Error::Failed(format!(
                 "--network user: {PROGRAM}: {}",
                 last_words(said)
@@ -153,6 +162,7 @@ fn forward(socket: &Path, port: &Port) -> Result<()> {
     });
     let ask = || -> std::io::Result<String> {
         let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(request.to_string().as_bytes())?;
         stream.shutdown(Shutdown::Write)?;
         let mut answer = String::new();

@@ -1,11 +1,13 @@
 //! `--network`: none, and a user-space network with published ports.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use duet_tests::{busybox, command_output, duet_command, duet_run, host_tool, skip};
+use duet_tests::{busybox, command_output, duet_command, duet_run, host_tool, skip, tempdir};
 
 /// What a user-space network needs of the host.
 fn user_network(test: &str) -> bool {
@@ -105,6 +107,15 @@ fn the_hosts_loopback_is_closed() {
     );
 }
 
+/// A directory to come first in `PATH`, with a shell script in place of a program.
+fn in_place_of(program: &str, script: &str) -> tempfile::TempDir {
+    let dir = tempdir();
+    let file = dir.path().join(program);
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
 #[test]
 fn what_cannot_be_had_is_said() {
     let test = "what_cannot_be_had_is_said";
@@ -124,6 +135,11 @@ fn what_cannot_be_had_is_said() {
     let mut command = with(&["--network", "user"]);
     command.env("PATH", "/nowhere");
     fails(command, "install the package slirp4netns");
+    // A program that fails at once, after it has shown that no signal is blocked.
+    let bin = in_place_of("slirp4netns", "grep SigBlk /proc/self/status >&2; exit 1");
+    let mut command = with(&["--network", "user"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", bin.path().display()));
+    fails(command, "SigBlk:\t0000000000000000");
     fails(with(&["--network", "host", "-p", "1:2"]), "--publish");
     fails(with(&["-p", "80"]), "HOST:GUEST");
     if user_network(test) {
