@@ -42,6 +42,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 pub use nix::errno::Errno;
 pub use observer::{Ended, Names, Observed, Observer};
+pub use placement::spawn;
 
 /// What every operation of this crate returns.
 pub type Result<T> = std::result::Result<T, Errno>;

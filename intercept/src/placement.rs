@@ -12,8 +12,10 @@
 //! held as long as it serves one caller that has descriptors injected call after call.
 
 use std::cell::Cell;
+use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use libc::cpu_set_t;
@@ -92,11 +94,27 @@ pub(crate) fn received_from(caller: Tid) {
                 caller,
                 patience,
             }),
-            _ => {
-                // It was possible before.
-                let _ = set_affinity(Tid(0), &own);
-                hold.set(Hold::Free);
-            }
+            _ => release(),
+        }
+    });
+}
+
+/// Starts a named thread, which may run wherever the supervisor may: the calling thread is let go first, for
+/// it would inherit its affinity.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    release();
+    thread::Builder::new().name(name.into()).spawn(body)
+}
+
+/// Lets the calling thread go, if it is held.
+fn release() {
+    HOLD.with(|hold| {
+        if let Hold::Held { own, .. } = hold.replace(Hold::Free) {
+            // It was possible before.
+            let _ = set_affinity(Tid(0), &own);
         }
     });
 }
@@ -180,4 +198,26 @@ fn set_affinity(tid: Tid, set: &cpu_set_t) -> Result<()> {
     // SAFETY: a set is plain data, and as large as said.
     let n = unsafe { libc::sched_setaffinity(tid.0, size_of_val(set), set) };
     Errno::result(n).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many processors the calling thread may run on.
+    fn breadth() -> i32 {
+        // SAFETY: a set is plain data.
+        unsafe { libc::CPU_COUNT(&affinity(Tid(0)).unwrap()) }
+    }
+
+    #[test]
+    fn a_new_thread_is_not_held_with_the_one_that_starts_it() {
+        let all = breadth();
+        hold_here(Tid(1)).unwrap();
+        assert_eq!(breadth(), 1);
+        assert_eq!(spawn("free", breadth).unwrap().join().unwrap(), all);
+        hold_here(Tid(1)).unwrap();
+        (0..=PATIENCE).for_each(|_| received_from(Tid(1)));
+        assert_eq!(breadth(), all);
+    }
 }

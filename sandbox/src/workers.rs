@@ -99,8 +99,7 @@ pub fn start(kernel: Arc<Kernel>) -> Result<()> {
 
 /// Starts a named thread.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let spawned = thread::Builder::new().name(name.into()).spawn(body);
-    spawned.map_err(|e| Error::Failed(format!("starting a thread: {e}")))
+    duet_intercept::spawn(name, body).map_err(|e| Error::Failed(format!("starting a thread: {e}")))
 }
 
 impl Crew {

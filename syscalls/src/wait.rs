@@ -53,13 +53,11 @@ pub fn elsewhere(t: &Task, step: impl Fn(&Task) -> Blocked + Send + 'static) -> 
     }
     let task = t.clone();
     let account = account::take();
-    let spawned = thread::Builder::new()
-        .name("duet-wait".into())
-        .spawn(move || {
-            account.into_iter().for_each(account::resume);
-            wait_and_answer(&task, &step);
-            WAITING.fetch_sub(1, Ordering::Relaxed);
-        });
+    let spawned = duet_intercept::spawn("duet-wait", move || {
+        account.into_iter().for_each(account::resume);
+        wait_and_answer(&task, &step);
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    });
     match spawned {
         Ok(_) => Ok(Reply::Deferred),
         Err(_) => {
@@ -97,8 +95,7 @@ fn register(task: &Task) -> u64 {
     };
     w.calls.insert(number, waiting);
     if !w.has_watcher {
-        let watcher = thread::Builder::new().name("duet-signals".into());
-        match watcher.spawn(watch) {
+        match duet_intercept::spawn("duet-signals", watch) {
             Ok(_) => w.has_watcher = true,
             Err(e) => log::warn!("waiting calls cannot be interrupted: {e}"),
         }
