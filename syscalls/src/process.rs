@@ -108,6 +108,8 @@ pub struct Process {
     loads_natively: AtomicBool,
     /// See [`Held`].
     held: Mutex<Option<Held>>,
+    /// Whether there is any: it is asked for in each call.
+    holds: AtomicBool,
 }
 
 impl Process {
@@ -141,7 +143,7 @@ impl Process {
             return;
         };
         self.loads_natively.store(false, Ordering::Release);
-        *self.held.lock() = native.held;
+        self.hold(native.held);
         // The new state's number is there already.
         self.restamp();
     }
@@ -176,7 +178,7 @@ impl Process {
         if let Some(done) = pending.take() {
             self.loads_natively.store(false, Ordering::Release);
             *self.state.lock() = Arc::new(done.state);
-            *self.held.lock() = done.native.and_then(|n| n.held);
+            self.hold(done.native.and_then(|n| n.held));
             self.restamp();
         }
     }
@@ -187,9 +189,20 @@ impl Process {
         }
     }
 
+    fn hold(&self, held: Option<Held>) {
+        let mut place = self.held.lock();
+        self.holds.store(held.is_some(), Ordering::Release);
+        *place = held;
+    }
+
     /// What the process is to hold again, once.
     pub fn take_held(&self) -> Option<Held> {
-        self.held.lock().take()
+        if !self.holds.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut place = self.held.lock();
+        self.holds.store(false, Ordering::Release);
+        place.take()
     }
 
     /// Its `RLIMIT_FSIZE` in bytes.
@@ -559,6 +572,7 @@ impl ProcessTable {
             pending_exec: Mutex::new(None),
             loads_natively: AtomicBool::new(false),
             held: Mutex::default(),
+            holds: AtomicBool::new(false),
         });
         {
             let mut inner = self.inner.lock();
