@@ -276,6 +276,7 @@ fn supervise(
         tmpfs,
         watches: Default::default(),
         traces: Default::default(),
+        lookers: Default::default(),
         images,
         memory_limit: config.limits.memory,
         stub_id: BackingId {

@@ -12,6 +12,7 @@ use duet_vfs::{BackingId, FileSystem, Vfs};
 use parking_lot::Mutex;
 
 use crate::images::Images;
+use crate::lookers::Lookers;
 use crate::peers::Peers;
 use crate::process::ProcessTable;
 use crate::sockets::SocketNames;
@@ -132,6 +133,8 @@ pub struct Kernel {
     pub watches: AtomicBool,
     /// Whether the guest has ever traced a process (ptrace(2)).
     pub traces: AtomicBool,
+    /// Who may be about to look into another process.
+    pub lookers: Lookers,
     /// Where the kernel finds what it is to load itself.
     pub images: Images,
     /// Bytes of memory that the sandbox is held to.

@@ -15,6 +15,7 @@ pub mod dispatch;
 pub mod handlers;
 pub mod images;
 pub mod kernel;
+pub mod lookers;
 pub mod peers;
 pub mod process;
 pub mod sockets;

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use duet_intercept::{Replacement, Tid, mem};
 use duet_loader::stub::{BUFFER_SIZE, STUB_MAGIC};
@@ -391,8 +392,14 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
         return traced::start(t, path, location);
     }
     let pending = ready(t, path, &location, SetId::Honoured)?;
+    let gains = gains(&t.state.creds, &pending.state.creds);
     *t.process.pending_exec.lock() = Some(pending);
     let kernel = &t.kernel;
+    // Who comes to trace it meanwhile is found below; who reads its memory, by nothing else.
+    if gains && !kernel.lookers.are_done(t.process.serial(), LOOK) {
+        t.process.forget_failed_exec(t.call.tid);
+        return Err(Errno::EAGAIN);
+    }
     let stub = inject_stub(t)?;
     let [empty, argv, envp] = pointers;
     let replacement = Replacement {
@@ -412,6 +419,14 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
         Err(Errno::EPERM) if kernel.engine.leaves_tracing() => traced::start(t, path, location),
         Err(e) => Err(e),
     }
+}
+
+/// How long a program that gains something waits for those who look into its process.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Whether `new` can do what `old` cannot.
+fn gains(old: &Creds, new: &Creds) -> bool {
+    new.euid != old.euid || new.egid != old.egid || !old.permitted.contains(new.permitted)
 }
 
 fn ready(t: &Task, path: &[u8], location: &Location, set_id: SetId) -> Result<PendingExec> {

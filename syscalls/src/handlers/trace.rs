@@ -58,6 +58,15 @@ fn check_tid(t: &Task, tid: i32) -> Result<()> {
     check(t, &target)
 }
 
+/// As [`check_tid`], for a look that the kernel is left to take: an `execve` by which the other would gain
+/// something waits for its end.
+fn check_look(t: &Task, tid: i32) -> Result<()> {
+    let target = t.kernel.processes.by_guest_tid(tid).ok_or(Errno::ESRCH)?;
+    let lookers = &t.kernel.lookers;
+    lookers.begin(t.call.tid, target.serial());
+    check_tid(t, tid).inspect_err(|_| lookers.end(t.call.tid))
+}
+
 /// `ptrace(op, pid, addr, data)`, of the operations that make a tracer: what a tracer does with whom it
 /// traces is native.
 pub(super) fn ptrace(t: &Task) -> Result<Reply> {
@@ -77,7 +86,7 @@ pub(super) fn ptrace(t: &Task) -> Result<Reply> {
                 return Err(Errno::EPERM);
             }
         }
-        PTRACE_ATTACH | PTRACE_SEIZE => check_tid(t, t.int(1))?,
+        PTRACE_ATTACH | PTRACE_SEIZE => check_look(t, t.int(1))?,
         _ => return Ok(Reply::Run),
     }
     t.kernel.traces.store(true, Ordering::Relaxed);
@@ -89,12 +98,12 @@ pub(super) fn process_vm(t: &Task) -> Result<Reply> {
     is_open(t)?;
     let pid = t.int(0);
     if pid != t.pid() {
-        check_tid(t, pid)?;
+        check_look(t, pid)?;
     }
     Ok(Reply::Run)
 }
 
-/// `kcmp(pid1, pid2, …)`.
+/// `kcmp(pid1, pid2, …)`, which tells nothing of what a program executed meanwhile holds.
 pub(super) fn kcmp(t: &Task) -> Result<Reply> {
     is_open(t)?;
     for pid in [t.int(0), t.int(1)] {
