@@ -22,8 +22,8 @@ pub use machine::{MACHINE_LIMIT, kernel_cache, kvm_modules, machine_possible};
 pub use page::{MATRIX, around_matrix, compatibility_page};
 pub use run::{
     Known, Output, assert_same, both, both_but, command_output, command_output_within,
-    copy_program, duet_command, duet_run, expected, native_command, native_run, tempdir,
-    without_stray_descriptors,
+    copy_program, duet_command, duet_run, expected, in_place_of, native_command, native_run,
+    tempdir, without_stray_descriptors,
 };
 
 use std::io::Write;

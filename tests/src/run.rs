@@ -117,6 +117,16 @@ pub fn tempdir() -> TempDir {
     dir
 }
 
+/// A directory to come first in `PATH`, with a shell script in place of a program.
+pub fn in_place_of(program: &str, script: &str) -> TempDir {
+    let dir = tempdir();
+    let text = dir.path().join("text");
+    std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("script");
+    std::fs::set_permissions(&text, PermissionsExt::from_mode(0o755)).expect("chmod");
+    copy_program(text, dir.path().join(program));
+    dir
+}
+
 /// The environment of every run: nothing of the caller's.
 fn plain_environment(command: &mut Command) {
     command

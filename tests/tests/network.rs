@@ -1,13 +1,11 @@
 //! `--network`: none, and a user-space network with published ports.
 
-use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use duet_tests::{busybox, command_output, duet_command, duet_run, host_tool, skip, tempdir};
+use duet_tests::{busybox, command_output, duet_command, duet_run, host_tool, in_place_of, skip};
 
 /// What a user-space network needs of the host.
 fn user_network(test: &str) -> bool {
@@ -105,15 +103,6 @@ fn the_hosts_loopback_is_closed() {
         listener.accept().is_err(),
         "a connection came out of the sandbox"
     );
-}
-
-/// A directory to come first in `PATH`, with a shell script in place of a program.
-fn in_place_of(program: &str, script: &str) -> tempfile::TempDir {
-    let dir = tempdir();
-    let file = dir.path().join(program);
-    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
-    dir
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use duet_tests::{
     MACHINE_LIMIT, Output, Toolchain, assert_same, command_output, command_output_within,
-    copy_program, duet_command, guest, host_tool, is_root, kernel_cache, machine_possible,
-    native_run, skip, tempdir,
+    copy_program, duet_command, guest, host_tool, in_place_of, is_root, kernel_cache,
+    machine_possible, native_run, skip, tempdir,
 };
 
 /// `duet run --mode vm OPTIONS PROGRAM ARGS`.
@@ -299,4 +299,14 @@ fn a_network_with_published_ports() {
     let output = vm(&["-p", &taken], &program, &["true"], b"");
     assert_eq!(output.status, 125, "{output:?}");
     assert!(output.stderr.contains(&hosts.to_string()), "{output:?}");
+    // One that fails at once, after it has shown that no signal is blocked.
+    let bin = in_place_of("passt", "grep SigBlk /proc/self/status >&2; exit 1");
+    let mut command = duet_command(&["--mode", "vm", "--network", "user"]);
+    command.arg(&program).arg("true");
+    command.env("XDG_CACHE_HOME", kernel_cache());
+    command.env("PATH", format!("{}:/usr/bin:/bin", bin.path().display()));
+    let output = command_output(command, b"");
+    assert_eq!(output.status, 125, "{output:?}");
+    let mask = "SigBlk:\t0000000000000000";
+    assert!(output.stderr.contains(mask), "{output:?}");
 }

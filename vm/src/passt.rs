@@ -160,9 +160,12 @@ mod tests {
     fn a_start_that_fails_or_takes_too_long() {
         let dir = tempfile::tempdir().unwrap();
         let fails = |script: &str, limit: Duration| {
-            let program = dir.path().join("passt");
-            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            // Copied by another process: a test that forks meanwhile would hold it open for writing.
+            let (text, program) = (dir.path().join("text"), dir.path().join("passt"));
+            std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&text, Permissions::from_mode(0o755)).unwrap();
+            let copy = Command::new("cp").arg(&text).arg(&program).status();
+            assert!(copy.unwrap().success());
             start_program(&program, &[], limit).unwrap_err().to_string()
         };
         let (short, long) = (Duration::from_millis(300), Duration::from_secs(100));
