@@ -234,6 +234,20 @@ pub const EXHIBITS: &[Exhibit] = &[
         ..NONE
     },
     Exhibit {
+        test: "messages",
+        program: "logger, systemd-notify, python3 as a syslog daemon and a service manager",
+        what: "datagrams by path, with credentials and files: logs, a restarted daemon, notifications, answers",
+        script: "messages.py",
+        needs: &["logger", "python3"],
+        shows: &[
+            "long 30034",
+            "notified b'WATCHDOG=1' service",
+            "answer (b'ping', 'notify')",
+            "full 11",
+        ],
+        ..NONE
+    },
+    Exhibit {
         test: "inotify",
         program: "inotifywait, tail -F",
         what: "trees watched in memory and over old files, moves, a followed log that is rotated",
