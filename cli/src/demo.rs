@@ -39,6 +39,7 @@ pub fn main() -> Result<u8> {
             engine: Engine::Seccomp,
             seen: Seen::All,
             messages: Messages::Seen,
+            accelerated: false,
         },
         None,
     )?;

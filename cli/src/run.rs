@@ -23,6 +23,9 @@ pub struct Run {
     /// What brings the program's calls to Duet
     #[arg(long, value_enum, default_value_t = EngineOption::Seccomp)]
     engine: EngineOption,
+    /// Bring every call by a switch of context, also those of programs that make many
+    #[arg(long)]
+    no_accelerator: bool,
     /// At the end, print what was called: native, emulated, refused. Native calls are slower then. With
     /// --mode vm: what it took to run the machine
     #[arg(long)]
@@ -361,6 +364,7 @@ pub fn config(options: &Options) -> Result<Config> {
         } else {
             Messages::Seen
         },
+        accelerated: true,
     })
 }
 
@@ -478,6 +482,7 @@ pub fn main(run: &Run) -> Result<u8> {
         EngineOption::Seccomp => Engine::Seccomp,
         EngineOption::Ptrace => Engine::Ptrace,
     };
+    config.accelerated = !run.no_accelerator;
     if run.report || run.count {
         config.seen = Seen::All;
     }

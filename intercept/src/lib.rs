@@ -31,6 +31,7 @@
 //!
 //! This crate holds no lock while it waits or calls out.
 
+pub mod agent;
 pub mod mem;
 pub mod notify;
 mod observer;
@@ -139,6 +140,24 @@ pub trait Engine: Send + Sync {
 
     /// Whether the caller still waits for its answer.
     fn is_live(&self, call: &Call) -> bool;
+
+    /// Whether processes can have an [`agent`].
+    fn has_agents(&self) -> bool {
+        false
+    }
+
+    /// Ends the call, as [`Engine::answer`] does, of the only thread of a process, which calls itself `owner`,
+    /// and brings it an agent. The call is ended whether that could be done or not.
+    fn answer_with_agent(
+        &self,
+        call: &Call,
+        answer: Answer,
+        agent: &agent::Agent,
+        owner: i32,
+    ) -> Result<()> {
+        let _ = (agent, owner);
+        self.answer(call, answer).and(Err(Errno::ENOSYS))
+    }
 
     /// Whether guest threads may have a tracer of their own, ptrace(2).
     fn leaves_tracing(&self) -> bool {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
+use crate::agent::{self, Agent};
 use crate::notify::{self, AddFd, Response};
 use crate::observer::ERESTARTSYS;
 use crate::placement::{self, Placement};
@@ -127,6 +128,40 @@ impl Engine for Seccomp {
             collect(pid);
         }
         redirected.and(detached)
+    }
+
+    fn has_agents(&self) -> bool {
+        true
+    }
+
+    fn answer_with_agent(
+        &self,
+        call: &Call,
+        answer: Answer,
+        agent: &Agent,
+        owner: i32,
+    ) -> Result<()> {
+        let pid = Pid::from_raw(call.tid.0);
+        if let Err(e) = ptrace::seize(pid, ptrace::Options::empty()) {
+            return self.answer(call, answer).and(Err(e));
+        }
+        let fd = self.inject(call, agent.channel().fd(), None, true);
+        let interrupted = ptrace::interrupt(pid);
+        let answered = self.answer(call, answer);
+        let stopped = match answered {
+            // Who cannot be answered is about to die.
+            Ok(()) | Err(Errno::ESRCH) => interrupted.and_then(|()| wait_for_stop(pid)),
+            Err(e) => Err(e),
+        };
+        let (installed, signal) = match fd.and_then(|fd| answered.and(stopped).map(|()| fd)) {
+            Ok(fd) => agent::install(call.tid, agent, fd, owner),
+            Err(e) => (Err(e), None),
+        };
+        let detached = ptrace::detach(pid, signal);
+        if detached == Err(Errno::ESRCH) {
+            collect(pid);
+        }
+        installed.and(detached)
     }
 
     fn is_live(&self, call: &Call) -> bool {

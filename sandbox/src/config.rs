@@ -132,6 +132,9 @@ pub struct Config {
     pub seen: Seen,
     /// Who sends messages, where not all calls are brought.
     pub messages: Messages,
+    /// Whether busy processes may have an agent ([`duet_intercept::agent`]), with an engine that has them and
+    /// nobody who watches.
+    pub accelerated: bool,
 }
 
 impl Config {

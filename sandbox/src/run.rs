@@ -266,6 +266,13 @@ fn supervise(
     source.set_engine(brought.engine());
     let stub_stat =
         nix::sys::stat::fstat(&stub).map_err(|e| Error::step("looking at the stub", e))?;
+    // Somebody looks for what they ask on a processor of its own; and who counts native calls is not to count
+    // theirs.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let may_have_agents = config.accelerated
+        && config.seen == Seen::Intercepted
+        && brought.engine().has_agents()
+        && processors > 1;
     let kernel = Arc::new(Kernel {
         engine: brought.engine(),
         vfs,
@@ -274,6 +281,7 @@ fn supervise(
         started: Default::default(),
         singletons,
         tmpfs,
+        agents: may_have_agents.then(Default::default),
         watches: Default::default(),
         traces: Default::default(),
         lookers: Default::default(),
@@ -301,6 +309,14 @@ fn supervise(
     let tracing = match brought {
         Brought::Notified(_) => {
             workers::start(kernel.clone())?;
+            if kernel.agents.is_some() {
+                let kernel = kernel.clone();
+                workers::spawn("duet-lookout", move || {
+                    if let Some(agents) = &kernel.agents {
+                        agents.look_out(&kernel);
+                    }
+                })?;
+            }
             None
         }
         Brought::Traced {
@@ -316,6 +332,9 @@ fn supervise(
     };
     let end = attend(init, &requests, terminal, deadline)?;
     let ended = Instant::now();
+    if let Some(agents) = &kernel.agents {
+        log::info!("{} calls came by agents", agents.served());
+    }
     let exit_code = match end {
         End::Status(status) => {
             // An observer is to hear of all ends.

@@ -8,6 +8,7 @@ use duet_vfs::types::{Errno, Result};
 use std::os::fd::AsFd;
 
 use crate::accounts;
+use crate::agents;
 use crate::handlers;
 use crate::kernel::Kernel;
 use crate::table::{self, Verdict, places::Place};
@@ -59,6 +60,7 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
         process,
         state,
         call,
+        staged: None,
     };
     account::begin();
     if let Some(held) = held {
@@ -86,6 +88,16 @@ pub fn finish(task: &Task, result: Result<Reply>) {
         trace(call, &result);
     }
     accounts::hand_in(call);
+    let answer = match result {
+        Ok(Reply::Value(v)) => Some(Answer::Value(v)),
+        Err(e) => Some(Answer::Error(e)),
+        _ => None,
+    };
+    if let Some(answer) = answer
+        && agents::answered(task, answer)
+    {
+        return;
+    }
     match result {
         Ok(Reply::Value(v)) => send(kernel, call, Answer::Value(v)),
         Ok(Reply::Run) => send(kernel, call, Answer::Run),

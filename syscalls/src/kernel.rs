@@ -11,6 +11,7 @@ use duet_vfs::tmp::TmpFs;
 use duet_vfs::{BackingId, FileSystem, Vfs};
 use parking_lot::Mutex;
 
+use crate::agents::Agents;
 use crate::images::Images;
 use crate::lookers::Lookers;
 use crate::peers::Peers;
@@ -129,6 +130,8 @@ pub struct Kernel {
     pub singletons: HashMap<Vec<u8>, Arc<dyn FileSystem>>,
     /// What the guest mounts as tmpfs is made beside this one.
     pub tmpfs: Arc<TmpFs>,
+    /// Calls that come without a notification, where they may.
+    pub agents: Option<Agents>,
     /// Whether the guest has ever watched a file (inotify(7)).
     pub watches: AtomicBool,
     /// Whether the guest has ever traced a process (ptrace(2)).

@@ -11,6 +11,7 @@
 
 mod abi;
 pub mod accounts;
+pub mod agents;
 pub mod dispatch;
 pub mod handlers;
 pub mod images;

@@ -26,6 +26,7 @@ use duet_vfs::walk::Location;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::Mutex;
 
+use crate::agents::Accelerated;
 use crate::peers::{Peer, Peers};
 use crate::states::{self, States};
 
@@ -110,6 +111,8 @@ pub struct Process {
     held: Mutex<Option<Held>>,
     /// Whether there is any: it is asked for in each call.
     holds: AtomicBool,
+    /// Whether it has an agent. Locked for a moment only, and nothing else with it.
+    pub accelerated: Mutex<Accelerated>,
 }
 
 impl Process {
@@ -179,6 +182,7 @@ impl Process {
             self.loads_natively.store(false, Ordering::Release);
             *self.state.lock() = Arc::new(done.state);
             self.hold(done.native.and_then(|n| n.held));
+            *self.accelerated.lock() = Accelerated::default();
             self.restamp();
         }
     }
@@ -236,7 +240,7 @@ impl Process {
     }
 
     /// Whether it has not ended yet. It may be known for a moment after.
-    fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         let mut p = libc::pollfd {
             fd: self.pidfd.as_raw_fd(),
             events: libc::POLLIN,
@@ -573,6 +577,7 @@ impl ProcessTable {
             loads_natively: AtomicBool::new(false),
             held: Mutex::default(),
             holds: AtomicBool::new(false),
+            accelerated: Mutex::default(),
         });
         {
             let mut inner = self.inner.lock();
@@ -631,6 +636,7 @@ impl ProcessTable {
         let mut state = process.state.lock();
         self.install(process, &mut state, new);
         drop(state);
+        *process.accelerated.lock() = Accelerated::default();
         self.forget_unused_states();
     }
 

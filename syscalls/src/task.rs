@@ -10,6 +10,7 @@ use duet_vfs::inode::{BackingId, Caller};
 use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
 use nix::sys::stat::FileStat;
+use parking_lot::Mutex;
 
 use crate::kernel::Kernel;
 use crate::process::{self, Process, State};
@@ -55,6 +56,61 @@ pub struct Task {
     pub state: Arc<State>,
     /// The call.
     pub call: Call,
+    /// What stands for the caller's memory, of a call that an agent has handed over.
+    pub staged: Option<Arc<Staged>>,
+}
+
+/// What an agent has read of its caller's memory, and is to write there.
+pub struct Staged {
+    /// The argument that points to a path, and the path.
+    path: Option<(usize, Vec<u8>)>,
+    /// Where a result goes.
+    at: Option<u64>,
+    /// Bytes that it may have.
+    room: usize,
+    /// It; `None` once the handler has asked for what is not here.
+    out: Mutex<Option<Vec<u8>>>,
+}
+
+impl Staged {
+    /// `path`: the argument that points to it, and itself; a result of `room` bytes at most goes to `at`.
+    pub fn new(path: Option<(usize, Vec<u8>)>, at: Option<u64>, room: usize) -> Staged {
+        Staged {
+            path,
+            at,
+            room,
+            out: Mutex::new(Some(Vec::new())),
+        }
+    }
+
+    /// What goes to the caller's memory; `None` if the call cannot be served from here.
+    pub fn take(&self) -> Option<Vec<u8>> {
+        self.out.lock().take()
+    }
+
+    fn path(&self, arg: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
+        match &self.path {
+            Some((i, path)) if *i == arg && path.len() < max => Ok(path.clone()),
+            Some((i, _)) if *i == arg => Err(too_long),
+            _ => self.give_up(),
+        }
+    }
+
+    fn write(&self, addr: u64, bytes: &[u8]) -> Result<()> {
+        match &mut *self.out.lock() {
+            Some(out) if self.at == Some(addr) && bytes.len() <= self.room => {
+                *out = bytes.to_vec();
+                return Ok(());
+            }
+            _ => (),
+        }
+        self.give_up()
+    }
+
+    fn give_up<T>(&self) -> Result<T> {
+        *self.out.lock() = None;
+        Err(Errno::EFAULT)
+    }
 }
 
 /// A descriptor of the caller.
@@ -91,6 +147,9 @@ impl Task {
 
     /// The string that argument `i` points to, at most `max` bytes with its NUL.
     pub fn string(&self, i: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
+        if let Some(staged) = &self.staged {
+            return staged.path(i, max, too_long);
+        }
         let s = host("process_vm_readv", || {
             mem::read_string(self.call.tid, self.arg(i), max, too_long)
         })?;
@@ -100,6 +159,9 @@ impl Task {
 
     /// `len` bytes at `addr`. The caller of this bounds `len`.
     pub fn read(&self, addr: u64, len: usize) -> Result<Vec<u8>> {
+        if let Some(staged) = &self.staged {
+            return staged.give_up();
+        }
         let mut buf = vec![0; len];
         host("process_vm_readv", || {
             mem::read(self.call.tid, addr, &mut buf)
@@ -110,6 +172,9 @@ impl Task {
 
     /// `N` bytes at `addr`.
     pub fn read_array<const N: usize>(&self, addr: u64) -> Result<[u8; N]> {
+        if let Some(staged) = &self.staged {
+            return staged.give_up();
+        }
         let mut buf = [0; N];
         host("process_vm_readv", || {
             mem::read(self.call.tid, addr, &mut buf)
@@ -120,6 +185,9 @@ impl Task {
 
     /// Writes `bytes` at `addr`.
     pub fn write(&self, addr: u64, bytes: &[u8]) -> Result<()> {
+        if let Some(staged) = &self.staged {
+            return staged.write(addr, bytes);
+        }
         self.confirm()?;
         host("process_vm_writev", || {
             mem::write(self.call.tid, addr, bytes)

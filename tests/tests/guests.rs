@@ -194,6 +194,8 @@ guests! {
     procs: "procs" Static;
     procs_musl: "procs" Musl;
     threads: "threads" Static;
+    busy: "busy" Static;
+    busy_dynamic: "busy" Dynamic;
     threads_musl: "threads" Musl;
     threads_dynamic: "threads" Dynamic;
     threads_musl_dynamic: "threads" MuslDynamic;

@@ -574,6 +574,31 @@ fn bad_usage() {
 }
 
 #[test]
+fn busy_programs_get_an_agent() {
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+    if processors < 2 {
+        return skip("busy_programs_get_an_agent", "one processor");
+    }
+    let Some(program) = guest("busy", Toolchain::Static) else {
+        return skip("busy_programs_get_an_agent", "no C compiler");
+    };
+    let calls = |options: &[&str]| {
+        let mut command = std::process::Command::new(duet_tests::duet());
+        command.args(["-v", "run", "-w", "/tmp"]);
+        command.args(options).arg(&program);
+        let output = command_output(command, b"");
+        assert_eq!(output.status, 0, "{output:#?}");
+        output.stderr.lines().find_map(|l| {
+            let (before, _) = l.split_once(" calls came by agents")?;
+            before.rsplit(' ').next()?.parse::<u64>().ok()
+        })
+    };
+    assert!(calls(&[]).is_some_and(|n| n > 0));
+    assert_eq!(calls(&["--no-accelerator"]), None);
+    assert_eq!(calls(&["--engine", "ptrace"]), None);
+}
+
+#[test]
 fn twenty_at_once() {
     let Some(program) = busybox("twenty_at_once") else {
         return;

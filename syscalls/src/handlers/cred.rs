@@ -399,6 +399,10 @@ fn filter(t: &Task, installs: bool) -> Result<Reply> {
     if installs && !may {
         Err(Errno::EACCES)
     } else {
+        // Its filter is to see all calls.
+        if let Some(agents) = &t.kernel.agents {
+            agents.retire(&t.process);
+        }
         Ok(Reply::Run)
     }
 }

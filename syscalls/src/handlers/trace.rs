@@ -90,6 +90,10 @@ pub(super) fn ptrace(t: &Task) -> Result<Reply> {
         _ => return Ok(Reply::Run),
     }
     t.kernel.traces.store(true, Ordering::Relaxed);
+    // A tracer is to see all calls.
+    if let Some(agents) = &t.kernel.agents {
+        agents.close();
+    }
     Ok(Reply::Run)
 }
 

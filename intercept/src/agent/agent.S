@@ -1,0 +1,205 @@
+# The agent: see code.rs for where it lies and for the numbers in braces. Entered from a trampoline with
+# the site's index in rcx and all registers else as the site had them; uses no stack. Leaves rcx as the
+# kernel does, and all but rax, rcx and r11 as they were.
+
+    .pushsection .rodata.duet_agent, "a", @progbits
+    .balign 16
+    .globl duet_agent_start
+    .hidden duet_agent_start
+duet_agent_start:
+    lahf
+    seto    al
+    mov     r11d, eax
+    mov     eax, 1
+    xchg    dword ptr [{LOCK}], eax
+    test    eax, eax
+    jnz     .Lduet_agent_busy
+    mov     dword ptr [{FLAGS}], r11d
+    mov     r11, qword ptr [rcx*8 + {RETURNS}]
+    mov     qword ptr [{RETURN}], r11
+    mov     r11d, dword ptr [rcx*8 + {ROLES}]
+    mov     dword ptr [{NUMBER}], r11d
+    movzx   r11d, byte ptr [rcx*8 + {ROLES} + 4]
+    mov     dword ptr [{PATH_ARG}], r11d
+    movzx   r11d, byte ptr [rcx*8 + {ROLES} + 5]
+    mov     dword ptr [{OUT_ARG}], r11d
+    mov     qword ptr [{SAVED}], rdi
+    mov     qword ptr [{SAVED} + 8], rsi
+    mov     qword ptr [{SAVED} + 16], rdx
+    mov     qword ptr [{SAVED} + 24], r10
+    mov     qword ptr [{SAVED} + 32], r8
+    mov     qword ptr [{SAVED} + 40], r9
+    # A forked child finds zeros here, and no channel.
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
+    cmp     dword ptr [{LISTENS}], 0
+    je      .Lduet_agent_leave
+    mov     eax, {SYS_GETTID}
+    syscall
+    cmp     eax, dword ptr [{OWNER}]
+    jne     .Lduet_agent_leave
+
+    # The path: at most r8d bytes, which lie in one page.
+    mov     ecx, dword ptr [{PATH_ARG}]
+    cmp     ecx, 6
+    jae     .Lduet_agent_post
+    mov     rsi, qword ptr [rcx*8 + {SAVED}]
+    mov     eax, esi
+    and     eax, 4095
+    mov     r8d, 4096
+    sub     r8d, eax
+    cmp     r8d, 8
+    jb      .Lduet_agent_leave
+    cmp     r8d, {PATH_ROOM}
+    jbe     .Lduet_agent_probe
+    mov     r8d, {PATH_ROOM}
+.Lduet_agent_probe:
+    # Reads eight bytes, then finds that there is no such operation.
+    mov     edi, {NO_HOW}
+    xor     edx, edx
+    mov     r10d, 8
+    mov     eax, {SYS_RT_SIGPROCMASK}
+    syscall
+    cmp     eax, {MINUS_EINVAL}
+    jne     .Lduet_agent_leave
+    mov     edi, {PATH}
+.Lduet_agent_copy:
+    mov     al, byte ptr [rsi]
+    mov     byte ptr [rdi], al
+    add     rsi, 1
+    add     rdi, 1
+    test    al, al
+    jz      .Lduet_agent_post
+    sub     r8d, 1
+    jnz     .Lduet_agent_copy
+    jmp     .Lduet_agent_leave
+
+.Lduet_agent_post:
+    mov     eax, dword ptr [{NUMBER}]
+    mov     dword ptr [{CALL_NUMBER}], eax
+    mov     rax, qword ptr [{SAVED}]
+    mov     qword ptr [{CALL_ARGS}], rax
+    mov     rax, qword ptr [{SAVED} + 8]
+    mov     qword ptr [{CALL_ARGS} + 8], rax
+    mov     rax, qword ptr [{SAVED} + 16]
+    mov     qword ptr [{CALL_ARGS} + 16], rax
+    mov     rax, qword ptr [{SAVED} + 24]
+    mov     qword ptr [{CALL_ARGS} + 24], rax
+    mov     rax, qword ptr [{SAVED} + 32]
+    mov     qword ptr [{CALL_ARGS} + 32], rax
+    mov     rax, qword ptr [{SAVED} + 40]
+    mov     qword ptr [{CALL_ARGS} + 40], rax
+    mov     dword ptr [{STATE}], {ASKED}
+    mov     ecx, {PATIENCE}
+.Lduet_agent_wait:
+    cmp     dword ptr [{STATE}], {ASKED}
+    jne     .Lduet_agent_taken
+    pause
+    sub     ecx, 1
+    jnz     .Lduet_agent_wait
+    # Nobody takes it: it is withdrawn.
+    mov     eax, {ASKED}
+    xor     ecx, ecx
+    lock cmpxchg dword ptr [{STATE}], ecx
+    je      .Lduet_agent_leave
+.Lduet_agent_taken:
+    mov     ecx, {PATIENCE}
+.Lduet_agent_serving:
+    mov     eax, dword ptr [{STATE}]
+    cmp     eax, {TAKEN}
+    jne     .Lduet_agent_answered
+    pause
+    sub     ecx, 1
+    jnz     .Lduet_agent_serving
+    mov     eax, {SYS_SCHED_YIELD}
+    syscall
+    jmp     .Lduet_agent_taken
+
+.Lduet_agent_answered:
+    mov     dword ptr [{STATE}], 0
+    cmp     eax, {DONE}
+    jne     .Lduet_agent_leave
+    mov     rax, qword ptr [{RESULT}]
+    mov     qword ptr [{VALUE}], rax
+    # What goes to the caller's memory: r8 is its start, r9 its end, rdi where it is probed.
+    mov     r9d, dword ptr [{OUT_LEN}]
+    mov     ecx, dword ptr [{OUT_ARG}]
+    test    r9d, r9d
+    jz      .Lduet_agent_return
+    cmp     ecx, 6
+    jae     .Lduet_agent_return
+    mov     r8, qword ptr [rcx*8 + {SAVED}]
+    add     r9, r8
+    mov     rdi, r8
+.Lduet_agent_page:
+    # Writes up to eight bytes, which are written again below.
+    mov     rsi, r9
+    sub     rsi, rdi
+    cmp     rsi, 8
+    jbe     .Lduet_agent_short
+    mov     esi, 8
+.Lduet_agent_short:
+    mov     eax, {SYS_RT_SIGPENDING}
+    syscall
+    test    eax, eax
+    jnz     .Lduet_agent_fault
+    or      rdi, 4095
+    add     rdi, 1
+    cmp     rdi, r9
+    jb      .Lduet_agent_page
+    mov     rdi, r8
+    mov     rcx, r9
+    sub     rcx, r8
+    mov     esi, {OUT}
+    cld
+    rep movsb
+    jmp     .Lduet_agent_return
+.Lduet_agent_fault:
+    mov     qword ptr [{VALUE}], {MINUS_EFAULT}
+
+.Lduet_agent_return:
+    mov     rdi, qword ptr [{SAVED}]
+    mov     rsi, qword ptr [{SAVED} + 8]
+    mov     rdx, qword ptr [{SAVED} + 16]
+    mov     r10, qword ptr [{SAVED} + 24]
+    mov     r8, qword ptr [{SAVED} + 32]
+    mov     r9, qword ptr [{SAVED} + 40]
+    mov     rcx, qword ptr [{RETURN}]
+    mov     eax, dword ptr [{FLAGS}]
+    add     al, 127
+    sahf
+    mov     rax, qword ptr [{VALUE}]
+    mov     dword ptr [{LOCK}], 0
+    jmp     rcx
+
+# The site's own `syscall` instruction makes the call.
+.Lduet_agent_leave:
+    mov     rdi, qword ptr [{SAVED}]
+    mov     rsi, qword ptr [{SAVED} + 8]
+    mov     rdx, qword ptr [{SAVED} + 16]
+    mov     r10, qword ptr [{SAVED} + 24]
+    mov     r8, qword ptr [{SAVED} + 32]
+    mov     r9, qword ptr [{SAVED} + 40]
+    mov     rcx, qword ptr [{RETURN}]
+    mov     eax, dword ptr [{FLAGS}]
+    add     al, 127
+    sahf
+    mov     eax, dword ptr [{NUMBER}]
+    lea     rcx, [rcx - 2]
+    mov     dword ptr [{LOCK}], 0
+    jmp     rcx
+
+# Another thread is in here, or this one was when a signal came.
+.Lduet_agent_busy:
+    mov     eax, r11d
+    add     al, 127
+    sahf
+    mov     eax, dword ptr [rcx*8 + {ROLES}]
+    mov     rcx, qword ptr [rcx*8 + {RETURNS}]
+    lea     rcx, [rcx - 2]
+    jmp     rcx
+
+    .globl duet_agent_end
+    .hidden duet_agent_end
+duet_agent_end:
+    .popsection

@@ -1,0 +1,234 @@
+//! The memory that an agent and the supervisor share, and its protocol.
+//!
+//! The agent writes a call and sets the state to [`ASKED`]; the supervisor takes it ([`TAKEN`]) and
+//! answers ([`DONE`]) or declines ([`DECLINED`]), upon which the agent makes the call itself. A call that
+//! nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
+//! it is trusted.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::{Errno, Result};
+
+/// Offsets. A call is one cache line, and its path the next; an answer comes in the first, where the arguments
+/// have been.
+pub(super) const STATE: usize = 0;
+pub(super) const NUMBER: usize = 4;
+pub(super) const ARGS: usize = 8;
+pub(super) const RESULT: usize = 8;
+pub(super) const OUT_LEN: usize = 16;
+pub(super) const PATH: usize = 64;
+pub(super) const LISTENS: usize = 2048;
+pub(super) const OUT: usize = 4096;
+
+const _: () = assert!(PATH + PATH_ROOM <= LISTENS && ARGS + 6 * 8 <= PATH);
+
+/// Bytes of a path, NUL included; longer ones take the other way.
+pub const PATH_ROOM: usize = 1024;
+/// Bytes that an answer may put into the caller's memory.
+pub const OUT_ROOM: usize = 32 << 10;
+/// Bytes in all.
+pub const SIZE: usize = OUT + OUT_ROOM;
+
+/// States; 0 is idle.
+pub(super) const ASKED: u32 = 1;
+pub(super) const TAKEN: u32 = 2;
+pub(super) const DONE: u32 = 3;
+pub(super) const DECLINED: u32 = 4;
+
+/// A call that an agent asks for. All of it is chosen by the guest.
+pub struct Request {
+    /// System call number.
+    pub nr: u32,
+    /// The argument registers.
+    pub args: [u64; 6],
+    /// The path without its NUL, if the call has one.
+    pub path: Vec<u8>,
+}
+
+/// One channel.
+pub struct Channel {
+    memory: NonNull<u8>,
+    fd: OwnedFd,
+}
+
+// SAFETY: the memory is mapped until the channel is dropped, and only accessed by atomic operations.
+unsafe impl Send for Channel {}
+// SAFETY: as above.
+unsafe impl Sync for Channel {}
+
+impl Channel {
+    /// A channel that nobody uses yet.
+    pub fn new() -> Result<Channel> {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: a C string, and flags.
+        let fd = Errno::result(unsafe { libc::memfd_create(c"duet-agent".as_ptr(), flags) })?;
+        // SAFETY: the kernel has just returned this descriptor to us.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // Sealed, so that no guest can shorten what the supervisor reads.
+        let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+        // SAFETY: integers, and a null hint; the result is checked.
+        let memory = unsafe {
+            Errno::result(libc::ftruncate(fd.as_raw_fd(), SIZE as libc::off_t))?;
+            Errno::result(libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals))?;
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(
+                std::ptr::null_mut(),
+                SIZE,
+                protection,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let memory = NonNull::new(memory.cast()).ok_or(Errno::ENOMEM)?;
+        Ok(Channel { memory, fd })
+    }
+
+    /// For the agent to map.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset.is_multiple_of(4) && offset + 4 <= SIZE);
+        // SAFETY: within the mapping and aligned; every caller passes one of the constants.
+        unsafe { self.memory.byte_add(offset).cast().as_ref() }
+    }
+
+    fn long(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset.is_multiple_of(8) && offset + 8 <= SIZE);
+        // SAFETY: as above.
+        unsafe { self.memory.byte_add(offset).cast().as_ref() }
+    }
+
+    fn longs(&self, offset: usize, len: usize) -> &[AtomicU64] {
+        assert!(offset.is_multiple_of(8) && offset <= SIZE && len <= (SIZE - offset) / 8);
+        // SAFETY: within the mapping and aligned, as has just been checked.
+        unsafe {
+            let start = self.memory.byte_add(offset).cast();
+            std::slice::from_raw_parts(start.as_ptr(), len)
+        }
+    }
+
+    /// Tells the agent whether somebody looks.
+    pub fn listen(&self, listens: bool) {
+        self.word(LISTENS).store(listens.into(), Ordering::Release);
+    }
+
+    /// Takes the call that is asked for, if there is one.
+    pub fn take(&self) -> Option<Request> {
+        let state = self.word(STATE);
+        if state.load(Ordering::Relaxed) != ASKED {
+            return None;
+        }
+        let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
+        state
+            .compare_exchange(ASKED, TAKEN, acquire, relaxed)
+            .ok()?;
+        let mut args = [0; 6];
+        for (i, arg) in args.iter_mut().enumerate() {
+            *arg = self.long(ARGS + 8 * i).load(relaxed);
+        }
+        let mut path = Vec::with_capacity(64);
+        for long in self.longs(PATH, PATH_ROOM / 8) {
+            let bytes = long.load(relaxed).to_le_bytes();
+            let end = bytes.iter().position(|&b| b == 0);
+            path.extend_from_slice(bytes.get(..end.unwrap_or(8)).unwrap_or_default());
+            if end.is_some() {
+                break;
+            }
+        }
+        Some(Request {
+            nr: self.word(NUMBER).load(relaxed),
+            args,
+            path,
+        })
+    }
+
+    /// Answers the call that was taken. `out`, at most [`OUT_ROOM`] bytes, goes to the caller's memory.
+    pub fn answer(&self, result: i64, out: &[u8]) {
+        let out = out.get(..OUT_ROOM).unwrap_or(out);
+        let room = self.longs(OUT, OUT_ROOM / 8);
+        for (to, from) in room.iter().zip(out.chunks(8)) {
+            let mut bytes = [0; 8];
+            if let Some(bytes) = bytes.get_mut(..from.len()) {
+                bytes.copy_from_slice(from);
+            }
+            to.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+        self.word(OUT_LEN)
+            .store(out.len() as u32, Ordering::Relaxed);
+        self.long(RESULT).store(result as u64, Ordering::Relaxed);
+        self.word(STATE).store(DONE, Ordering::Release);
+    }
+
+    /// Leaves the call that was taken to the agent.
+    pub fn decline(&self) {
+        self.word(STATE).store(DECLINED, Ordering::Release);
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nobody refers to it any more.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), SIZE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does what an agent does, or a guest in its place.
+    fn ask(channel: &Channel, nr: u32, path: &[u8]) {
+        let chunks = path.chunks(8);
+        for (to, from) in channel.longs(PATH, PATH_ROOM / 8).iter().zip(chunks) {
+            let mut bytes = [0; 8];
+            bytes[..from.len()].copy_from_slice(from);
+            to.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+        channel.word(NUMBER).store(nr, Ordering::Relaxed);
+        channel.word(STATE).store(ASKED, Ordering::Release);
+    }
+
+    #[test]
+    fn a_call_is_taken_once_and_answered() {
+        let channel = Channel::new().unwrap();
+        assert!(channel.take().is_none());
+        ask(&channel, 4, b"/some/path\0rubbish");
+        let request = channel.take().unwrap();
+        assert_eq!((request.nr, &request.path[..]), (4, &b"/some/path"[..]));
+        assert!(channel.take().is_none());
+        channel.answer(-2, b"twelve bytes");
+        assert_eq!(channel.word(STATE).load(Ordering::Acquire), DONE);
+        assert_eq!(channel.long(RESULT).load(Ordering::Relaxed) as i64, -2);
+        assert_eq!(channel.word(OUT_LEN).load(Ordering::Relaxed), 12);
+        let first = channel.long(OUT).load(Ordering::Relaxed).to_le_bytes();
+        assert_eq!(&first, b"twelve b");
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let channel = Channel::new().unwrap();
+        ask(&channel, 4, &[b'x'; PATH_ROOM + 100]);
+        assert_eq!(channel.take().unwrap().path.len(), PATH_ROOM);
+        channel.answer(0, &vec![1; OUT_ROOM + 100]);
+        assert_eq!(
+            channel.word(OUT_LEN).load(Ordering::Relaxed) as usize,
+            OUT_ROOM
+        );
+    }
+
+    #[test]
+    fn it_cannot_be_cut_short() {
+        let channel = Channel::new().unwrap();
+        // SAFETY: integers.
+        let n = unsafe { libc::ftruncate(channel.fd().as_raw_fd(), 0) };
+        assert_eq!(Errno::result(n), Err(Errno::EPERM));
+    }
+}

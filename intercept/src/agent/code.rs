@@ -1,0 +1,240 @@
+//! The agent's code, and what makes a site of a guest jump to it.
+//!
+//! A *site* is an instruction pair `mov eax, NUMBER; syscall`, as every wrapper of glibc has it, seven
+//! bytes. Its first five are replaced, so that with the last two, which stay, they read
+//!
+//! ```text
+//! ff 24 25 XX XX 0f 05    jmp qword ptr [0x050fXXXX]
+//! ```
+//!
+//! Whoever jumps to the `syscall` instruction itself still finds it, and so does the agent where it does
+//! not serve a call. The address that is jumped to is read from a table, which therefore has to lie at
+//! `0x050f0000`: 84 MiB, where programs are rarely. All parts of the agent lie there:
+//!
+//! | at | what | protection | after `fork` |
+//! |---|---|---|---|
+//! | [`BASE`] | table of addresses; of each site the return address, the call's number and roles; trampolines | read, execute | kept |
+//! | +0x1000 | the code | read, execute | kept |
+//! | [`DATA`] | lock, owner, saved registers | read, write | wiped |
+//! | [`CHANNEL`] | shared with the supervisor | read, write | not there |
+//!
+//! # Why it is right to run it
+//!
+//! - It serves the one thread it was made for, which it knows by gettid(2), and one call at a time:
+//!   all others, and calls of a handler that has interrupted it, go to the site's `syscall`.
+//! - Memory that the caller names is touched only after the kernel has touched it in a call that does
+//!   nothing else: rt_sigprocmask(2) with an operation that does not exist reads, rt_sigpending(2)
+//!   writes. What the kernel cannot touch is left to the kernel, or is `EFAULT`.
+//! - It needs no stack, and keeps all registers that the kernel keeps, flags included.
+
+use std::arch::global_asm;
+
+use super::channel;
+
+/// Where the agent lies.
+pub const BASE: u64 = 0x050f_0000;
+/// How many sites one process can have.
+pub const MOST_SITES: usize = 48;
+/// Where code lies.
+pub const CODE: u64 = BASE + 0x1000;
+/// Where its private memory lies.
+pub const DATA: u64 = BASE + 0x2000;
+/// Where the channel lies.
+pub const CHANNEL: u64 = BASE + 0x3000;
+/// Bytes of table and code.
+pub const TEXT_SIZE: usize = 0x2000;
+/// Bytes of its private memory.
+pub const DATA_SIZE: usize = 0x1000;
+
+/// Parts of the first page.
+const RETURNS: u64 = BASE + 0x400;
+const ROLES: u64 = BASE + 0x800;
+const TRAMPOLINES: u64 = BASE + 0xa00;
+const TRAMPOLINE_SIZE: u64 = 16;
+const MARK: u64 = BASE + 0xff8;
+/// What stands at [`MARK`].
+const MARK_TEXT: [u8; 8] = *b"duet agt";
+
+const _: () = assert!(TRAMPOLINES + TRAMPOLINE_SIZE * MOST_SITES as u64 <= MARK);
+const _: () = assert!(RETURNS + 8 * MOST_SITES as u64 <= ROLES);
+const _: () = assert!(ROLES + 8 * MOST_SITES as u64 <= TRAMPOLINES);
+
+/// Where the owner's thread id is kept, in its own numbers; 0 for nobody.
+pub const OWNER: u64 = DATA + 4;
+
+global_asm!(
+    include_str!("agent.S"),
+    LOCK = const DATA,
+    OWNER = const OWNER,
+    RETURN = const DATA + 8,
+    NUMBER = const DATA + 16,
+    FLAGS = const DATA + 20,
+    PATH_ARG = const DATA + 24,
+    OUT_ARG = const DATA + 28,
+    VALUE = const DATA + 32,
+    SAVED = const DATA + 64,
+    RETURNS = const RETURNS,
+    ROLES = const ROLES,
+    STATE = const CHANNEL + channel::STATE as u64,
+    LISTENS = const CHANNEL + channel::LISTENS as u64,
+    CALL_NUMBER = const CHANNEL + channel::NUMBER as u64,
+    CALL_ARGS = const CHANNEL + channel::ARGS as u64,
+    RESULT = const CHANNEL + channel::RESULT as u64,
+    OUT_LEN = const CHANNEL + channel::OUT_LEN as u64,
+    PATH = const CHANNEL + channel::PATH as u64,
+    PATH_ROOM = const channel::PATH_ROOM,
+    OUT = const CHANNEL + channel::OUT as u64,
+    ASKED = const channel::ASKED,
+    TAKEN = const channel::TAKEN,
+    DONE = const channel::DONE,
+    PATIENCE = const 2000,
+    NO_HOW = const 99,
+    SYS_GETTID = const libc::SYS_gettid,
+    SYS_RT_SIGPROCMASK = const libc::SYS_rt_sigprocmask,
+    SYS_RT_SIGPENDING = const libc::SYS_rt_sigpending,
+    SYS_SCHED_YIELD = const libc::SYS_sched_yield,
+    MINUS_EINVAL = const -libc::EINVAL,
+    MINUS_EFAULT = const -libc::EFAULT,
+);
+
+unsafe extern "C" {
+    static duet_agent_start: u8;
+    static duet_agent_end: u8;
+}
+
+/// The code that lies at [`CODE`].
+pub fn code() -> &'static [u8] {
+    // SAFETY: both are labels around one block of read-only bytes.
+    unsafe {
+        let start = &raw const duet_agent_start;
+        let len = (&raw const duet_agent_end).offset_from(start);
+        std::slice::from_raw_parts(start, len as usize)
+    }
+}
+
+/// What the arguments of a call mean to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// The one that points to a path.
+    pub path: Option<u8>,
+    /// The one that points to where a result goes.
+    pub out: Option<u8>,
+}
+
+impl Roles {
+    fn bytes(self, nr: u32) -> [u8; 8] {
+        const NONE: u8 = 0xff;
+        let [a, b, c, d] = nr.to_le_bytes();
+        let (path, out) = (self.path.unwrap_or(NONE), self.out.unwrap_or(NONE));
+        [a, b, c, d, path, out, 0, 0]
+    }
+}
+
+/// Bytes of a site.
+pub const SITE_LEN: usize = 7;
+/// Bytes of it that are replaced.
+pub const PATCH_LEN: usize = 5;
+
+/// Whether `bytes`, which end before `ip`, end in a site of call `nr`. The byte before a site tells
+/// whether the site could be part of longer instructions.
+pub fn is_site(bytes: &[u8; SITE_LEN + 1], nr: u32) -> bool {
+    let [before, mov, n0, n1, n2, n3, s0, s1] = *bytes;
+    let prefix = matches!(before, 0x40..=0x4f | 0x66 | 0x0f);
+    !prefix && mov == 0xb8 && [s0, s1] == [0x0f, 0x05] && u32::from_le_bytes([n0, n1, n2, n3]) == nr
+}
+
+/// A piece of memory to be written.
+pub struct Piece {
+    /// Where.
+    pub addr: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+impl Piece {
+    fn new(addr: u64, bytes: impl Into<Vec<u8>>) -> Piece {
+        Piece {
+            addr,
+            bytes: bytes.into(),
+        }
+    }
+}
+
+/// What is written once in a process that has no agent.
+pub fn text() -> [Piece; 2] {
+    [Piece::new(CODE, code()), Piece::new(MARK, MARK_TEXT)]
+}
+
+/// Where to read [`MARK_LEN`] bytes that tell whether a process has an agent's text: one that it was
+/// forked with.
+pub fn mark() -> (u64, [u8; 8]) {
+    (MARK, MARK_TEXT)
+}
+
+/// Where to read the return addresses of the sites that a process has.
+pub fn returns() -> (u64, usize) {
+    (RETURNS, 8 * MOST_SITES)
+}
+
+/// What makes site `index`, whose `syscall` ends at `ip`, go to the agent; the site itself is the last
+/// piece.
+pub fn site(index: usize, ip: u64, nr: u32, roles: Roles) -> [Piece; 5] {
+    let (n, entry) = (index as u64, BASE + 8 * index as u64);
+    let trampoline = TRAMPOLINES + TRAMPOLINE_SIZE * n;
+    // mov ecx, index; jmp CODE
+    let mut jump = vec![0xb9];
+    jump.extend((index as u32).to_le_bytes());
+    jump.push(0xe9);
+    jump.extend((CODE.wrapping_sub(trampoline + 10) as u32).to_le_bytes());
+    let low = (entry & 0xffff) as u16;
+    let [x, y] = low.to_le_bytes();
+    [
+        Piece::new(RETURNS + 8 * n, ip.to_le_bytes()),
+        Piece::new(ROLES + 8 * n, roles.bytes(nr)),
+        Piece::new(trampoline, jump),
+        Piece::new(entry, trampoline.to_le_bytes()),
+        Piece::new(ip - SITE_LEN as u64, [0xff, 0x24, 0x25, x, y]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_fits() {
+        assert!(code().len() <= (DATA - CODE) as usize, "{}", code().len());
+        assert_eq!(code().first(), Some(&0x9f));
+    }
+
+    #[test]
+    fn a_patched_site_still_ends_in_its_call() {
+        let pieces = site(
+            3,
+            0x7000_0007,
+            4,
+            Roles {
+                path: Some(0),
+                out: Some(1),
+            },
+        );
+        let patch = &pieces[4];
+        assert_eq!((patch.addr, patch.bytes.len()), (0x7000_0000, PATCH_LEN));
+        let mut all = patch.bytes.clone();
+        all.extend([0x0f, 0x05]);
+        // The address in it is that of the table's entry.
+        assert_eq!(all[..3], [0xff, 0x24, 0x25]);
+        let address = u32::from_le_bytes([all[3], all[4], all[5], all[6]]);
+        assert_eq!(u64::from(address), BASE + 24);
+        assert_eq!(pieces[3].addr, BASE + 24);
+    }
+
+    #[test]
+    fn what_could_be_part_of_another_instruction_is_no_site() {
+        let site = [0xca, 0xb8, 4, 0, 0, 0, 0x0f, 0x05];
+        assert!(is_site(&site, 4) && !is_site(&site, 5));
+        // mov r8d, 4
+        assert!(!is_site(&[0x41, 0xb8, 4, 0, 0, 0, 0x0f, 0x05], 4));
+        assert!(!is_site(&[0xca, 0xb9, 4, 0, 0, 0, 0x0f, 0x05], 4));
+    }
+}

@@ -1,0 +1,113 @@
+//! The in-guest accelerator: an *agent*, a few hundred bytes of code in a guest process, to which busy
+//! system call sites are redirected. It hands calls to a supervisor that is looking on another processor,
+//! through shared memory and without a switch of context.
+//!
+//! The agent only ever accelerates. The filter stays the boundary: a call that the agent does not serve
+//! is made as ever, and all is right without it. It is the guest's own, so nothing is trusted of it or of
+//! what it writes; what it can do is what its process can do by calls.
+//!
+//! [`code`] tells where it lies and why it is right, [`channel`] how it speaks, [`install`] how it comes
+//! into a process.
+
+pub mod channel;
+pub mod code;
+mod install;
+
+use parking_lot::Mutex;
+
+pub use channel::{Channel, Request};
+pub use code::Roles;
+pub(crate) use install::install;
+
+use crate::{Call, Result, Tid, mem};
+use code::{MOST_SITES, SITE_LEN};
+
+/// Sites that are none for the agent, of which it is remembered.
+const MOST_OTHERS: usize = 64;
+
+/// The agent of one process.
+pub struct Agent {
+    channel: Channel,
+    sites: Mutex<Sites>,
+}
+
+/// Call sites, by the address behind the `syscall` instruction.
+#[derive(Default)]
+struct Sites {
+    /// Those that go to the agent, in the order of its table; 0 is free.
+    redirected: Vec<u64>,
+    others: Vec<u64>,
+}
+
+/// What is known of the site of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// It goes to the agent, which has not served the call.
+    Redirected,
+    /// It does so from now on.
+    New,
+    /// It cannot.
+    Other,
+}
+
+impl Agent {
+    /// An agent with a channel, that no process has yet.
+    pub fn new() -> Result<Agent> {
+        Ok(Agent {
+            channel: Channel::new()?,
+            sites: Mutex::default(),
+        })
+    }
+
+    /// How it speaks with the supervisor.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Redirects the site of `call`, whose caller waits, if it is `alone`: the only thread that runs in its
+    /// memory.
+    pub fn redirect(
+        &self,
+        call: &Call,
+        roles: Roles,
+        alone: impl FnOnce() -> bool,
+    ) -> Result<Site> {
+        let mut sites = self.sites.lock();
+        if sites.redirected.contains(&call.ip) {
+            return Ok(Site::Redirected);
+        }
+        if sites.others.contains(&call.ip) {
+            return Ok(Site::Other);
+        }
+        if !alone() {
+            return Ok(Site::Other);
+        }
+        let free = sites.redirected.iter().position(|&s| s == 0);
+        let index = free.unwrap_or(sites.redirected.len());
+        let mut bytes = [0; SITE_LEN + 1];
+        let start = call.ip.wrapping_sub(bytes.len() as u64);
+        let fits = index < MOST_SITES && mem::read(call.tid, start, &mut bytes).is_ok();
+        if !fits || !code::is_site(&bytes, call.nr) {
+            if sites.others.len() < MOST_OTHERS {
+                sites.others.push(call.ip);
+            }
+            return Ok(Site::Other);
+        }
+        install::write(call.tid, &code::site(index, call.ip, call.nr, roles))?;
+        match sites.redirected.get_mut(index) {
+            Some(slot) => *slot = call.ip,
+            None => sites.redirected.push(call.ip),
+        }
+        Ok(Site::New)
+    }
+
+    /// Takes over the sites of a process that was forked with an agent's text.
+    fn inherit(&self, tid: Tid) -> Result<()> {
+        let (addr, len) = code::returns();
+        let mut bytes = vec![0; len];
+        mem::read(tid, addr, &mut bytes)?;
+        let longs = bytes.as_chunks::<8>().0.iter();
+        self.sites.lock().redirected = longs.map(|b| u64::from_le_bytes(*b)).collect();
+        Ok(())
+    }
+}

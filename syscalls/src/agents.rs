@@ -1,0 +1,390 @@
+//! Calls that come from agents in the guests ([`duet_intercept::agent`]): which processes get one, and who
+//! looks for what they ask.
+//!
+//! A process whose first thread keeps making calls of the kind that an agent can hand over ([`roles`]) gets one
+//! while it is the only thread. A thread of the supervisor, the *lookout*, answers what agents ask. It
+//! looks without a pause, which costs a processor, so it does so only while calls keep coming: it is woken by
+//! a call that an agent has not handed over, stops a moment after the last call, and is woken the less
+//! the less it had to do.
+//!
+//! Not for every process: one that is traced, or has a filter of its own (seccomp(2)), has its calls
+//! seen by somebody else, and an agent would hide them.
+
+use std::fs;
+use std::os::linux::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use duet_intercept::agent::{Agent, Request, Roles, Site, channel};
+use duet_intercept::{ARCH_X86_64, Answer, Call, Tid};
+use duet_vfs::types::Errno;
+use parking_lot::{Condvar, Mutex};
+
+use crate::handlers;
+use crate::kernel::Kernel;
+use crate::process::Process;
+use crate::table::{self, Verdict};
+use crate::task::{Reply, Staged, Task};
+
+/// Calls after which a process gets an agent.
+const BUSY: u32 = 64;
+/// Processes that have one, at most.
+const MOST: usize = 64;
+/// How long the lookout looks after the last call.
+const WINDOW: Duration = Duration::from_micros(100);
+/// Looks between two glances at the clock.
+const LOOKS: u32 = 64;
+/// Calls in one go that were worth it.
+const WORTH_IT: u64 = 4;
+/// How often it is not woken, at most, after it was not worth it.
+const MOST_SKIPPED: u32 = 256;
+
+/// What an agent can hand over: calls of which one argument at most is a path, one at most points to
+/// where a result goes, and none gives a descriptor.
+const HANDED_OVER: &[(&str, Option<u8>, Option<u8>)] = &[
+    ("stat", Some(0), Some(1)),
+    ("lstat", Some(0), Some(1)),
+    ("fstat", None, Some(1)),
+    ("newfstatat", Some(1), Some(2)),
+    ("statx", Some(1), Some(4)),
+    ("access", Some(0), None),
+    ("faccessat", Some(1), None),
+    ("faccessat2", Some(1), None),
+    ("readlink", Some(0), Some(1)),
+    ("readlinkat", Some(1), Some(2)),
+    ("getdents64", None, Some(1)),
+    ("getcwd", None, Some(0)),
+    ("uname", None, Some(0)),
+    ("getuid", None, None),
+    ("geteuid", None, None),
+    ("getgid", None, None),
+    ("getegid", None, None),
+    ("chdir", Some(0), None),
+    ("fchdir", None, None),
+    ("mkdir", Some(0), None),
+    ("mkdirat", Some(1), None),
+    ("rmdir", Some(0), None),
+    ("unlink", Some(0), None),
+    ("unlinkat", Some(1), None),
+];
+
+/// The roles of a call's arguments; `None` if agents do not hand it over.
+fn roles(nr: u32) -> Option<Roles> {
+    static BY_NUMBER: OnceLock<Vec<Option<Roles>>> = OnceLock::new();
+    let by_number = BY_NUMBER.get_or_init(|| {
+        let mut all = vec![None; 512];
+        for &(name, path, out) in HANDED_OVER {
+            let row = table::by_name(name);
+            if let Some(slot) = row.and_then(|r| all.get_mut(r.nr as usize)) {
+                *slot = Some(Roles { path, out });
+            }
+        }
+        all
+    });
+    by_number.get(nr as usize).copied().flatten()
+}
+
+/// What a process has.
+pub enum Accelerated {
+    /// No agent; so many calls that one could have handed over.
+    Calls(u32),
+    /// This one.
+    By(Arc<Agent>),
+    /// None, and it gets none.
+    Never,
+}
+
+impl Default for Accelerated {
+    fn default() -> Accelerated {
+        Accelerated::Calls(0)
+    }
+}
+
+/// A process, and its agent.
+type Served = (Arc<Process>, Arc<Agent>);
+
+/// The agents of a sandbox.
+#[derive(Default)]
+pub struct Agents {
+    list: Mutex<Vec<(Weak<Process>, Arc<Agent>)>>,
+    /// Counts changes of the list.
+    changes: AtomicU64,
+    /// Set when no process is to have one any more.
+    closed: AtomicBool,
+    wanted: Mutex<bool>,
+    wake: Condvar,
+    looks: AtomicBool,
+    /// How often the lookout is not to be woken.
+    skip: AtomicU32,
+    /// Calls that were answered so.
+    served: AtomicU64,
+}
+
+impl Agents {
+    /// How many calls came by agents.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// From now on all calls go the other way.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let list = std::mem::take(&mut *self.list.lock());
+        list.iter().for_each(|(_, a)| a.channel().listen(false));
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// The process has no agent any more, and gets none.
+    pub fn retire(&self, process: &Process) {
+        let had = std::mem::replace(&mut *process.accelerated.lock(), Accelerated::Never);
+        let Accelerated::By(agent) = had else {
+            return;
+        };
+        self.list.lock().retain(|(_, a)| !Arc::ptr_eq(a, &agent));
+        self.changes.fetch_add(1, Ordering::Release);
+        agent.channel().listen(false);
+    }
+
+    fn add(&self, process: &Arc<Process>, agent: Arc<Agent>) {
+        let mut list = self.list.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        list.push((Arc::downgrade(process), agent));
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    fn has_room(&self) -> bool {
+        let mut list = self.list.lock();
+        if list.len() >= MOST {
+            list.retain(is_used);
+        }
+        list.len() < MOST
+    }
+
+    /// A call could have been handed over.
+    fn want(&self) {
+        if self.looks.load(Ordering::Relaxed) {
+            return;
+        }
+        let down = |n: u32| n.checked_sub(1);
+        let relaxed = Ordering::Relaxed;
+        if self.skip.fetch_update(relaxed, relaxed, down).is_ok() {
+            return;
+        }
+        *self.wanted.lock() = true;
+        self.wake.notify_one();
+    }
+
+    /// Answers what agents ask, for ever. For a thread of its own.
+    pub fn look_out(&self, kernel: &Arc<Kernel>) {
+        let mut penalty = 0;
+        loop {
+            let mut wanted = self.wanted.lock();
+            while !*wanted {
+                self.wake.wait(&mut wanted);
+            }
+            *wanted = false;
+            drop(wanted);
+            self.looks.store(true, Ordering::Relaxed);
+            let served = self.look(kernel);
+            self.looks.store(false, Ordering::Relaxed);
+            penalty = match served {
+                WORTH_IT.. => 0,
+                _ => (penalty * 2 + 1).min(MOST_SKIPPED),
+            };
+            self.skip.store(penalty, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks until no calls come any more. Returns how many came.
+    fn look(&self, kernel: &Arc<Kernel>) -> u64 {
+        let (mut list, mut seen) = self.listening();
+        let (mut served, mut last) = (0, Instant::now());
+        'look: loop {
+            for _ in 0..LOOKS {
+                let mut any = false;
+                for (process, agent) in &list {
+                    if let Some(request) = agent.channel().take() {
+                        answer(kernel, process, agent, request);
+                        any = true;
+                        served += 1;
+                    }
+                }
+                if any {
+                    last = Instant::now();
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+            if last.elapsed() > WINDOW {
+                break 'look;
+            }
+            if self.changes.load(Ordering::Acquire) != seen {
+                (list, seen) = self.listening();
+            }
+        }
+        for (_, agent) in &list {
+            agent.channel().listen(false);
+        }
+        self.served.fetch_add(served, Ordering::Relaxed);
+        served
+    }
+
+    /// All agents in use, who are told that somebody looks.
+    fn listening(&self) -> (Vec<Served>, u64) {
+        let mut list = self.list.lock();
+        let seen = self.changes.load(Ordering::Acquire);
+        list.retain(is_used);
+        let all = list
+            .iter()
+            .filter_map(|(p, a)| Some((p.upgrade()?, a.clone())));
+        let all: Vec<_> = all.collect();
+        all.iter().for_each(|(_, a)| a.channel().listen(true));
+        (all, seen)
+    }
+}
+
+fn is_used((process, agent): &(Weak<Process>, Arc<Agent>)) -> bool {
+    process.upgrade().is_some_and(|p| {
+        let has = matches!(&*p.accelerated.lock(), Accelerated::By(a) if Arc::ptr_eq(a, agent));
+        has && p.is_alive()
+    })
+}
+
+/// Answers what `agent` asks for `process`.
+fn answer(kernel: &Arc<Kernel>, process: &Arc<Process>, agent: &Agent, request: Request) {
+    let channel = agent.channel();
+    match serve(kernel, process, request) {
+        Some((result, out)) => channel.answer(result, &out),
+        None => channel.decline(),
+    }
+}
+
+/// Serves a call as [`crate::dispatch`] does. `None` if it has to come the other way.
+fn serve(kernel: &Arc<Kernel>, process: &Arc<Process>, r: Request) -> Option<(i64, Vec<u8>)> {
+    let roles = roles(r.nr)?;
+    let size = |i: usize| r.args.get(i).copied().unwrap_or(u64::MAX);
+    // The entries that it gives are gone from the stream: they have to fit.
+    if i64::from(r.nr) == libc::SYS_getdents64 && size(2) > channel::OUT_ROOM as u64 {
+        return None;
+    }
+    if table::verdict(ARCH_X86_64, r.nr, &r.args) != Verdict::Emulated {
+        return None;
+    }
+    let handler = handlers::of(r.nr)?;
+    let out = roles.out.and_then(|i| r.args.get(usize::from(i)).copied());
+    let path = roles.path.map(|i| (usize::from(i), r.path));
+    let task = Task {
+        kernel: kernel.clone(),
+        process: process.clone(),
+        state: process.state(),
+        call: Call {
+            id: 0,
+            tid: Tid(process.host_pid()),
+            arch: ARCH_X86_64,
+            nr: r.nr,
+            args: r.args,
+            ip: 0,
+        },
+        staged: Some(Arc::new(Staged::new(path, out, channel::OUT_ROOM))),
+    };
+    let result = match handler(&task) {
+        Ok(Reply::Value(v)) => v,
+        Ok(_) => return None,
+        Err(e) => -i64::from(e as i32),
+    };
+    let out = task.staged.as_ref().and_then(|s| s.take())?;
+    kernel.counters.count(r.nr, Verdict::Emulated);
+    Some((result, out))
+}
+
+/// Before a call is answered that came as a notification: brings its process an agent, or sends its site
+/// there, where that is worth it. True if the call has been answered.
+pub(crate) fn answered(task: &Task, answer: Answer) -> bool {
+    let (kernel, call, process) = (&task.kernel, &task.call, &task.process);
+    let agents = match &kernel.agents {
+        Some(agents) if !agents.closed.load(Ordering::Relaxed) => agents,
+        _ => return false,
+    };
+    let Some(roles) = roles(call.nr).filter(|_| call.tid.0 == process.host_pid()) else {
+        return false;
+    };
+    let mut accelerated = process.accelerated.lock();
+    match &mut *accelerated {
+        Accelerated::Never => false,
+        Accelerated::Calls(n) if *n < BUSY => {
+            *n += 1;
+            false
+        }
+        Accelerated::Calls(n) => {
+            *n = 0;
+            drop(accelerated);
+            is_alone(process) && agents.has_room() && bring(agents, task, answer)
+        }
+        Accelerated::By(agent) => {
+            let agent = agent.clone();
+            drop(accelerated);
+            match agent.redirect(call, roles, || is_alone(process)) {
+                Ok(Site::Redirected | Site::New) => agents.want(),
+                Ok(Site::Other) => (),
+                Err(e) => log::debug!("process {}: its sites stay: {e}", process.host_pid()),
+            }
+            false
+        }
+    }
+}
+
+/// Whether the process has one thread.
+fn is_alone(process: &Process) -> bool {
+    // One for itself, one for its parent, and one for each thread.
+    let tasks = fs::metadata(format!("/proc/{}/task", process.host_pid()));
+    tasks.is_ok_and(|m| m.st_nlink() == 3)
+}
+
+/// Answers a call and brings the caller's process an agent.
+fn bring(agents: &Agents, task: &Task, answer: Answer) -> bool {
+    let (kernel, process) = (&task.kernel, &task.process);
+    *process.accelerated.lock() = Accelerated::Never;
+    if has_own_filter(process) {
+        return false;
+    }
+    let agent = match Agent::new() {
+        Ok(agent) => Arc::new(agent),
+        Err(e) => {
+            log::debug!("no agent for process {}: {e}", process.host_pid());
+            return false;
+        }
+    };
+    let owner = process.guest_pid();
+    match kernel
+        .engine
+        .answer_with_agent(&task.call, answer, &agent, owner)
+    {
+        Ok(()) => {
+            let mut accelerated = process.accelerated.lock();
+            *accelerated = Accelerated::By(agent.clone());
+            drop(accelerated);
+            agents.add(process, agent);
+        }
+        Err(Errno::ESRCH) => (),
+        Err(e) => log::debug!("no agent for process {}: {e}", process.host_pid()),
+    }
+    true
+}
+
+/// Whether the guest has installed a filter in the process or one that it descends from.
+fn has_own_filter(process: &Process) -> bool {
+    fn filters(pid: &str) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("Seccomp_filters:"));
+        line.and_then(|l| l.trim().parse().ok())
+    }
+    // Duet's own is one more than the supervisor has.
+    let of_all = filters("self").map(|n| n + 1);
+    let of_process = filters(&process.host_pid().to_string());
+    of_process.is_none() || of_process != of_all
+}
