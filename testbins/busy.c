@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <spawn.h>
 #include <sys/prctl.h>
@@ -305,6 +306,21 @@ static void sites(void)
     show("jumps into a site", &t);
 }
 
+/* Whoever hands over a descriptor leaves no trace in where its receiver may run. */
+static void processors(void)
+{
+    cpu_set_t set;
+    sched_getaffinity(0, sizeof set, &set);
+    int all = CPU_COUNT(&set);
+    for (int i = 0; i < 4 * BUSY; i++) {
+        int fd = open("file", O_RDONLY);
+        sched_getaffinity(0, sizeof set, &set);
+        add(&t, fd < 0 || CPU_COUNT(&set) != all);
+        close(fd);
+    }
+    show("processors", &t);
+}
+
 static void filtered(void)
 {
     struct stat st;
@@ -355,6 +371,7 @@ int main(int argc, char **argv)
     signals();
     sites();
     children();
+    processors();
     filtered();
     threads();
     /* After all that, with a lock that a jump has left behind. */

@@ -92,7 +92,8 @@ impl Engine for Seccomp {
             newfd: at.unwrap_or(0) as u32,
             newfd_flags: cloexec_flag(cloexec),
         };
-        self.add_fd(call, request)
+        let add = |_| notify::add_fd(self.listener.as_fd(), request);
+        self.placement.exchange(call.tid, add).map_err(gone)
     }
 
     fn answer_with_descriptor(
@@ -101,14 +102,23 @@ impl Engine for Seccomp {
         fd: BorrowedFd<'_>,
         cloexec: bool,
     ) -> Result<RawFd> {
-        let request = AddFd {
-            id: call.id,
-            flags: notify::ADDFD_SEND,
-            srcfd: fd.as_raw_fd() as u32,
-            newfd: 0,
-            newfd_flags: cloexec_flag(cloexec),
+        let add = |held| {
+            let request = AddFd {
+                id: call.id,
+                flags: if held { 0 } else { notify::ADDFD_SEND },
+                srcfd: fd.as_raw_fd() as u32,
+                newfd: 0,
+                newfd_flags: cloexec_flag(cloexec),
+            };
+            let added = notify::add_fd(self.listener.as_fd(), request);
+            added.map(|number| (number, held))
         };
-        self.add_fd(call, request)
+        let added = self.placement.exchange(call.tid, add);
+        let (number, held) = added.map_err(gone)?;
+        if held {
+            self.answer(call, Answer::Value(number.into()))?;
+        }
+        Ok(number)
     }
 
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
@@ -170,11 +180,6 @@ impl Engine for Seccomp {
 }
 
 impl Seccomp {
-    fn add_fd(&self, call: &Call, request: AddFd) -> Result<RawFd> {
-        let add = || notify::add_fd(self.listener.as_fd(), request);
-        self.placement.exchange(call.tid, add).map_err(gone)
-    }
-
     /// Whether every thread under the filter is gone.
     fn hung_up(&self) -> bool {
         let mut p = libc::pollfd {
