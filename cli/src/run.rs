@@ -387,7 +387,7 @@ fn in_machine(run: &Run, began: Instant) -> Result<u8> {
             eprintln!("{:>9.3} ms  {phase}", time.as_secs_f64() * 1000.0);
         }
     }
-    if run.report {
+    if run.report || log::log_enabled!(log::Level::Info) {
         let report = report::Machine::new(&outcome);
         eprint!(
             "{}",

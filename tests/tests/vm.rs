@@ -310,3 +310,22 @@ fn a_network_with_published_ports() {
     let mask = "SigBlk:\t0000000000000000";
     assert!(output.stderr.contains(mask), "{output:?}");
 }
+
+#[test]
+fn what_it_took_is_told() {
+    let Some(program) = busybox("vm what_it_took_is_told") else {
+        return;
+    };
+    let mut command = std::process::Command::new(duet_tests::duet());
+    command.args(["-v", "run", "--mode", "vm"]).arg(&program);
+    command.arg("true").env("XDG_CACHE_HOME", kernel_cache());
+    let told = command_output_within(command, b"", MACHINE_LIMIT);
+    let asked = vm(&["--report"], &program, &["true"], b"");
+    for output in [told, asked] {
+        let has = |text: &str| output.stderr.contains(text);
+        assert!(
+            output.status == 0 && has("--- machine: ") && has("program started"),
+            "{output:#?}"
+        );
+    }
+}
