@@ -1,14 +1,15 @@
 //! `duet bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, value_parser};
-use duet_compare::bench::{self, Results};
+use duet_compare::bench::{self, Plan, Results};
 use duet_compare::modes::Mode;
 use duet_compare::peers::Peer;
 use duet_compare::session::{self, Settings};
-use duet_compare::{against, modes::Candidate};
+use duet_compare::sets::Set;
+use duet_compare::{against, modes::Candidate, page};
 
 use crate::compare;
 
@@ -16,7 +17,12 @@ use crate::compare;
 #[derive(Args)]
 #[group(id = "bench-options")]
 pub struct Options {
-    /// Modes and peers; by default all of Duet's, and the peers that are installed
+    /// What to measure: calls, files, processes, memory, network and programs by a program of Duet's own; trees,
+    /// the layer's file systems; traces, beside strace; workloads and servers, of software that is installed;
+    /// or all. By default the first six
+    #[arg(long = "set", value_name = "SET,...", value_delimiter = ',', value_parser = parse_set)]
+    sets: Vec<Sets>,
+    /// Modes and peers; by default those of Duet's, and the peers that are installed, that say something of a set
     #[arg(long, value_name = "MODE,...", value_delimiter = ',', value_parser = Mode::parse)]
     modes: Vec<Mode>,
     /// Runs of the set in each mode; they take turns
@@ -34,12 +40,24 @@ pub struct Options {
     /// Measure nothing; take the results from that file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["modes", "runs", "time", "output"])]
     show: Option<PathBuf>,
+    /// Make the tables of a page in Markdown anew, which stand between lines `<!-- duet bench: SET,... -->`
+    /// and `<!-- end -->`
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(long, conflicts_with_all = ["against", "markdown"])]
     json: bool,
     /// Print the results as a table in Markdown
     #[arg(long, conflicts_with = "against")]
     markdown: bool,
+}
+
+/// What one word of `--set` names.
+#[derive(Clone)]
+struct Sets(Vec<Set>);
+
+fn parse_set(text: &str) -> Result<Sets, String> {
+    Set::parse(text).map(Sets)
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -50,17 +68,30 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 impl Options {
-    fn candidates(&self) -> Vec<Candidate> {
-        let peers = Peer::ALL.into_iter().filter(|p| p.program().is_some());
-        let all = || Mode::OWN.into_iter().chain(peers.clone().map(Mode::Peer));
-        match self.modes.is_empty() {
-            true => compare::candidates(all(), None),
-            false => compare::candidates(self.modes.iter().copied(), None),
+    fn candidates(&self, sets: &[Set]) -> Vec<Candidate> {
+        if !self.modes.is_empty() {
+            return compare::candidates(self.modes.iter().copied(), None);
+        }
+        let installed = |m: &Mode| !matches!(m, Mode::Peer(peer) if peer.program().is_none());
+        let of = |m: &Mode| sets.iter().any(|s| s.modes().contains(m));
+        let peers = Peer::ALL.into_iter().map(Mode::Peer);
+        let all = Mode::OWN.into_iter().chain(peers);
+        let all = all.chain([Mode::Trace, Mode::Fast]);
+        compare::candidates(all.filter(of).filter(installed), None)
+    }
+
+    /// The sets that were asked for, in their own order; of kept results all.
+    fn sets(&self) -> Vec<Set> {
+        let asked: Vec<Set> = self.sets.iter().flat_map(|s| s.0.clone()).collect();
+        match (asked.is_empty(), &self.show) {
+            (true, None) => Set::OWN.into(),
+            (true, Some(_)) => Set::ALL.into(),
+            _ => Set::ALL.into_iter().filter(|s| asked.contains(s)).collect(),
         }
     }
 
     /// The results, and the signal that ended measuring early.
-    fn results(&self) -> Result<(Results, Option<i32>)> {
+    fn results(&self, sets: &[Set]) -> Result<(Results, Option<i32>)> {
         if let Some(path) = &self.show {
             return Ok((Results::read(path)?, None));
         }
@@ -72,20 +103,32 @@ impl Options {
             timeout: None,
             // Of its own program's, all: they are short.
             kept: self.runs as usize,
+            patience: None,
+            place: None,
         };
-        let candidates = self.candidates();
+        let plan = Plan {
+            sets: sets.to_vec(),
+            candidates: self.candidates(sets),
+            everywhere: !self.modes.is_empty(),
+            settings,
+            seconds: self.time,
+        };
         let signals = session::watch_signals()?;
         let version = env!("CARGO_PKG_VERSION");
-        let mut progress = compare::progress();
-        let found = bench::run(
-            &candidates,
-            &settings,
-            self.time,
+        Ok(bench::run(
+            &plan,
             version,
             &signals,
-            &mut *progress,
-        );
-        Ok(found?)
+            &mut *compare::progress(),
+        )?)
+    }
+
+    /// Makes the tables of a page anew.
+    fn renew(&self, page: &Path, results: &Results) -> Result<()> {
+        let on = || page.display().to_string();
+        let old = std::fs::read_to_string(page).with_context(on)?;
+        let new = page::fill(&old, results).map_err(|e| anyhow::anyhow!("{}: {e}", on()))?;
+        std::fs::write(page, new).with_context(on)
     }
 }
 
@@ -93,15 +136,19 @@ impl Options {
 pub fn main(options: &Options) -> Result<u8> {
     // Before anything is measured: what cannot be read ends it.
     let before = options.against.as_deref().map(Results::read).transpose()?;
-    let (results, interrupted) = options.results()?;
+    let sets = options.sets();
+    let (results, interrupted) = options.results(&sets)?;
     if let Some(path) = &options.output {
         let text = serde_json::to_string_pretty(&results)? + "\n";
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
+    if let Some(page) = &options.page {
+        options.renew(page, &results)?;
+    }
     let mut shown = match (options.json, options.markdown) {
         (true, _) => serde_json::to_string(&results)? + "\n",
-        (_, true) => results.markdown(),
-        _ => results.text(),
+        (_, true) => results.markdown(&sets),
+        _ => results.text(&sets),
     };
     if let Some(before) = before {
         shown += &against::report(&before, &results);

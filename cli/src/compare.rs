@@ -220,6 +220,8 @@ impl How {
             observed: self.observed,
             timeout: self.timeout,
             kept: session::KEPT,
+            patience: None,
+            place: None,
         })
     }
 }
@@ -240,11 +242,12 @@ pub fn candidates(modes: impl Iterator<Item = Mode>, kernel: Option<&str>) -> Ve
 fn missing(mode: Mode, kernel: Option<&str>) -> Option<String> {
     match mode {
         Mode::Native => None,
-        Mode::Seccomp | Mode::Ptrace => {
+        Mode::Seccomp | Mode::Ptrace | Mode::Trace | Mode::Fast => {
             let notified = |name: &str| name.contains("user notification");
-            let mut absent = doctor::checks().into_iter().filter(|c| {
-                c.verdict == Verdict::Missing && (mode == Mode::Seccomp || !notified(c.name))
-            });
+            let by_ptrace = matches!(mode, Mode::Ptrace | Mode::Trace);
+            let mut absent = doctor::checks()
+                .into_iter()
+                .filter(|c| c.verdict == Verdict::Missing && !(by_ptrace && notified(c.name)));
             absent
                 .next()
                 .map(|c| format!("no {}: {}", c.name, c.advice))

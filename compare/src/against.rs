@@ -18,6 +18,8 @@ pub struct Change {
     pub mode: String,
     /// What was measured.
     pub title: String,
+    /// Unit of the values.
+    pub unit: Unit,
     /// Before.
     pub before: Summary,
     /// Now.
@@ -28,6 +30,14 @@ impl Change {
     /// Now, in terms of before.
     pub fn ratio(&self) -> f64 {
         self.now.median / self.before.median
+    }
+
+    /// How much slower it became: the ratio of times, or its inverse for rates.
+    fn slowdown(&self) -> f64 {
+        match self.unit.is_rate() {
+            true => 1.0 / self.ratio(),
+            false => self.ratio(),
+        }
     }
 }
 
@@ -66,6 +76,7 @@ pub fn changes(before: &Results, now: &Results) -> Changes {
                 Some((old, true)) => found.changed.push(Change {
                     mode: mode.clone(),
                     title: row.title.clone(),
+                    unit: row.unit,
                     before: *old,
                     now: *value,
                 }),
@@ -74,7 +85,7 @@ pub fn changes(before: &Results, now: &Results) -> Changes {
     }
     found
         .changed
-        .sort_by(|a, b| b.ratio().total_cmp(&a.ratio()));
+        .sort_by(|a, b| b.slowdown().total_cmp(&a.slowdown()));
     found
 }
 
@@ -90,16 +101,16 @@ pub fn report(before: &Results, now: &Results) -> String {
         );
     }
     if !found.changed.is_empty() {
-        let range = |s: &Summary| {
-            let show = |v| Unit::Seconds.show(v);
+        let range = |unit: Unit, s: &Summary| {
+            let show = |v| unit.show(v);
             format!("{} ({}–{})", show(s.median), show(s.min), show(s.max))
         };
         let rows = found.changed.iter().map(|c| {
             vec![
                 c.title.clone(),
                 c.mode.clone(),
-                range(&c.before),
-                range(&c.now),
+                range(c.unit, &c.before),
+                range(c.unit, &c.now),
                 format!("{:+.0} %", (c.ratio() - 1.0) * 100.0),
             ]
         });

@@ -80,9 +80,11 @@ pub struct Run {
     pub ended: Option<u64>,
     /// When all was over.
     pub total: u64,
-    /// Processor time of the program and its descendants.
+    /// Processor time of all that was waited for.
+    pub cpu: Cpu,
+    /// Of that, the program's and its descendants'.
     pub guest: Option<Cpu>,
-    /// Processor time of what stands between.
+    /// Of that, what stands between.
     pub between: Option<Cpu>,
     /// Memory, if it was looked at.
     pub memory: Option<Memory>,
@@ -189,7 +191,7 @@ impl Runner<'_> {
                 guest_peak: peak,
                 ..Inside::default()
             },
-            Mode::Peer(_) => Inside::default(),
+            Mode::Peer(_) | Mode::Trace | Mode::Fast => Inside::default(),
             _ => Inside::read(&stage.inside()).unwrap_or_default(),
         };
         let since = |at: u64| at.saturating_sub(began);
@@ -233,6 +235,7 @@ impl Runner<'_> {
             first_output: watch.first_output.map(since),
             ended: inside.ended.map(since),
             total: since(over),
+            cpu: total,
             guest,
             between,
             memory,

@@ -14,6 +14,9 @@ pub enum Unit {
     Bytes,
     /// Things.
     Count,
+    /// Things done in a second.
+    #[serde(rename = "per second")]
+    PerSecond,
 }
 
 impl Unit {
@@ -48,7 +51,13 @@ impl Unit {
                 }
                 text
             }
+            Unit::PerSecond => Unit::Count.show(value) + "/s",
         }
+    }
+
+    /// Whether a greater value is a better one.
+    pub fn is_rate(self) -> bool {
+        self == Unit::PerSecond
     }
 }
 
@@ -205,6 +214,7 @@ mod tests {
         assert_eq!(Unit::Bytes.show(0.0), "0 B");
         assert_eq!(Unit::Count.show(1234567.0), "1,234,567");
         assert_eq!(Unit::Count.show(12.0), "12");
+        assert_eq!(Unit::PerSecond.show(12345.6), "12,346/s");
     }
 
     #[test]

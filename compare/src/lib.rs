@@ -19,11 +19,13 @@
 //! | [`spawn`], [`peers`], [`child`], [`processes`] | one run, from its start to its last process |
 //! | [`stats`], [`figures`], [`agree`] | many runs: medians, spread, agreement |
 //! | [`report`], [`text`], [`svg`], [`html`] | what is shown of it |
-//! | [`bench`], [`against`] | the built-in set, and what has changed in it |
+//! | [`bench`], [`sets`], [`material`] | the built-in sets, and what they work on |
+//! | [`tables`], [`page`], [`aims`], [`against`] | what is shown of them; what has changed |
 //! | [`suite`] | many programs, one verdict each |
 
 pub mod against;
 pub mod agree;
+pub mod aims;
 pub mod bench;
 pub mod child;
 pub mod error;
@@ -31,18 +33,22 @@ pub mod figures;
 pub mod files;
 pub mod html;
 pub mod inside;
+pub mod material;
 pub mod mirror;
 pub mod modes;
+pub mod page;
 pub mod peers;
 pub mod processes;
 pub mod report;
 pub mod session;
+pub mod sets;
 pub mod spawn;
 pub mod stage;
 pub mod stats;
 pub mod subject;
 pub mod suite;
 pub mod svg;
+pub mod tables;
 pub mod text;
 pub mod tree;
 

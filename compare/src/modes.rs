@@ -13,12 +13,16 @@ pub enum Mode {
     Ptrace,
     /// In a virtual machine.
     Vm,
+    /// In the layer, under `duet trace`.
+    Trace,
+    /// In the layer, under `duet trace --fast`.
+    Fast,
     /// Under another program of this kind.
     Peer(Peer),
 }
 
 impl Mode {
-    /// The host's way and Duet's.
+    /// The host's way and Duet's, without those in which somebody looks on.
     pub const OWN: [Mode; 4] = [Mode::Native, Mode::Seccomp, Mode::Ptrace, Mode::Vm];
 
     /// Its name in options and reports.
@@ -28,6 +32,8 @@ impl Mode {
             Mode::Seccomp => "layer:seccomp",
             Mode::Ptrace => "layer:ptrace",
             Mode::Vm => "vm",
+            Mode::Trace => "trace",
+            Mode::Fast => "trace:fast",
             Mode::Peer(peer) => peer.name(),
         }
     }
@@ -41,9 +47,11 @@ impl Mode {
             return Ok(Mode::Seccomp);
         }
         let peers = Peer::ALL.into_iter().map(Mode::Peer);
-        let mut all = Mode::OWN.into_iter().chain(peers);
+        let own = || Mode::OWN.into_iter().chain([Mode::Trace, Mode::Fast]);
+        let mut all = own().chain(peers);
         all.find(|m| m.name() == name).ok_or_else(|| {
-            let own = Mode::OWN.map(Mode::name).join(", ");
+            let own: Vec<_> = own().map(Mode::name).collect();
+            let own = own.join(", ");
             let peers = Peer::ALL.map(Peer::name).join(", ");
             format!("{name:?} is no mode; there are {own}, and the peers {peers}")
         })
@@ -65,7 +73,7 @@ mod tests {
 
     #[test]
     fn names_are_parsed() {
-        for mode in Mode::OWN {
+        for mode in Mode::OWN.into_iter().chain([Mode::Trace, Mode::Fast]) {
             assert_eq!(Mode::parse(mode.name()), Ok(mode));
         }
         assert_eq!(Mode::parse("layer"), Ok(Mode::Seccomp));

@@ -90,7 +90,8 @@ impl Peer {
                 command.arg(&dir).arg("--");
             }
             Peer::Strace => {
-                command.args(["-f", "-q", "-o", "/dev/null", "--"]);
+                command.args(["-f", "-q", "-o"]).arg(stage.scratch("trace"));
+                command.arg("--");
             }
             Peer::QemuUser => {
                 let found = find(subject).ok_or_else(|| failed("finds no such program"))?;

@@ -30,6 +30,10 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// Outputs that are kept of each mode, of those that differ from one another; of all there are digests.
     pub kept: usize,
+    /// A mode with a run that took longer is not run again.
+    pub patience: Option<Duration>,
+    /// Where the runs take place; by default where temporary files are.
+    pub place: Option<PathBuf>,
 }
 
 /// As many outputs as it takes to show a difference: those of a mode that varies may be known from the
@@ -142,7 +146,7 @@ pub fn compare(
         .collect();
     let can = |c: &Column| c.missing.is_none();
     let native = columns.iter().any(|c| c.mode == Mode::Native && can(c));
-    let mut stage = Stage::new(subject, native)?;
+    let mut stage = Stage::new(subject, native, settings.place.as_deref())?;
     let runner = Runner {
         subject,
         duet: settings.duet.clone(),
@@ -165,6 +169,11 @@ pub fn compare(
                 let Some(column) = columns.get_mut(at).filter(|c| c.missing.is_none()) else {
                     continue;
                 };
+                let slow = |p: Duration| column.runs().any(|r| Duration::from_nanos(r.total) > p);
+                if settings.patience.is_some_and(slow) {
+                    done += 1;
+                    continue;
+                }
                 let text = format!("{what} {} of {count}", round + 1);
                 progress.begins(column.mode, &text, done, all);
                 done += 1;

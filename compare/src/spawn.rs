@@ -38,8 +38,8 @@ pub fn spawn(
 ) -> Result<Child> {
     let mut command = match mode {
         Mode::Native => native(subject, stage),
-        Mode::Seccomp | Mode::Ptrace | Mode::Vm => layered(subject, mode, purpose, duet, stage),
         Mode::Peer(peer) => peer.command(subject, stage)?,
+        _ => layered(subject, mode, purpose, duet, stage),
     };
     let stdin = match &subject.input {
         Some(path) => File::open(path).map_err(|e| Error::on(path, e))?.into(),
@@ -113,13 +113,19 @@ fn native(subject: &Subject, stage: &Stage) -> Command {
     command
 }
 
-/// `duet run`.
+/// `duet run`, or `duet trace`.
 fn layered(subject: &Subject, mode: Mode, purpose: Purpose, duet: &Path, stage: &Stage) -> Command {
     let mut command = Command::new(duet);
-    command
-        .args(["--quiet", "run", "--figures"])
-        .arg(stage.inside());
+    command.arg("--quiet");
     match mode {
+        Mode::Trace | Mode::Fast => command.arg("trace").arg("-o").arg(stage.scratch("trace")),
+        _ => command.args(["run", "--figures"]).arg(stage.inside()),
+    };
+    match mode {
+        Mode::Trace => (),
+        Mode::Fast => {
+            command.arg("--fast");
+        }
         Mode::Vm => {
             command
                 .args(["--mode", "vm"])
@@ -161,7 +167,7 @@ fn layered(subject: &Subject, mode: Mode, purpose: Purpose, duet: &Path, stage: 
         let mut setting = name.clone();
         setting.push("=");
         setting.push(value);
-        command.arg("-e").arg(setting);
+        command.arg("--env").arg(setting);
     }
     command.env_remove("TERM");
     command.args(&subject.options);

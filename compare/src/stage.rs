@@ -50,14 +50,14 @@ pub fn native_missing(subject: &Subject) -> Option<String> {
 
 impl Stage {
     /// Makes the place. With `native`, the calling process gets a mount namespace of its own where the
-    /// subject needs one.
+    /// subject needs one. `within`: another directory than that of temporary files.
     ///
     /// # Errors
     /// There is no room, or the namespace is not to be had.
-    pub fn new(subject: &Subject, native: bool) -> Result<Stage> {
+    pub fn new(subject: &Subject, native: bool, within: Option<&Path>) -> Result<Stage> {
         let place = tempfile::Builder::new()
             .prefix("duet-compare-")
-            .tempdir()
+            .tempdir_in(within.map_or_else(std::env::temp_dir, Path::to_owned))
             .map_err(|e| Error::step("making a directory", e))?;
         // Another user of the subject's is to pass, not to look.
         fs::set_permissions(place.path(), PermissionsExt::from_mode(0o711))
