@@ -10,6 +10,24 @@ static struct ucred peer(int socket)
     return cred;
 }
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+/* Whether the pidfd of the peer, which Linux 6.5 has, is that of a process. */
+static const char *peer_is(int socket, pid_t process)
+{
+    static char path[64];
+    int fd = -1;
+    socklen_t len = sizeof fd;
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) == -1)
+        return errname(errno);
+    sprintf(path, "/proc/self/fdinfo/%d", fd);
+    const char *line = strstr(get(path), "\nPid:");
+    close(fd);
+    return line && atoi(line + 5) == process ? "the process" : "another";
+}
+
 int main(void)
 {
     struct sockaddr_un addr = { AF_UNIX, "socket" };
@@ -30,6 +48,7 @@ int main(void)
             int s = socket(AF_UNIX, type, 0);
             MUST(connect(s, (struct sockaddr *)&addr, sizeof addr));
             IS(peer(s).pid == getppid());
+            printf("pidfd of %s\n", peer_is(s, getppid()));
             MUST(write(s, "x", 1));
             MUST(read(s, &c, 1));
             fflush(stdout);
@@ -39,9 +58,11 @@ int main(void)
         int s = accept(listener, NULL, NULL);
         MUST(read(s, &c, 1));
         IS(peer(s).pid == child);
+        printf("pidfd of %s\n", peer_is(s, child));
         MUST(write(s, "x", 1));
         printf("%s\n", wait_for(child));
         IS(peer(s).pid == child);
+        printf("pidfd of %s after its end\n", peer_is(s, child));
         close(s);
         /* The backlog is full: this one waits until the signal. */
         int full = socket(AF_UNIX, type | SOCK_NONBLOCK, 0), error = 0;
@@ -63,6 +84,9 @@ int main(void)
     int pair[2];
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     IS(peer(pair[0]).pid == getpid());
+    printf("pidfd of %s\n", peer_is(pair[0], getpid()));
+    printf("pidfd of %s\n", peer_is(socket(AF_UNIX, SOCK_STREAM, 0), getpid()));
+    printf("pidfd of %s\n", peer_is(99, getpid()));
     IS(peer(socket(AF_UNIX, SOCK_STREAM, 0)).pid == 0);
     IS(peer(socket(AF_INET, SOCK_STREAM, 0)).pid == 0);
     socklen_t len = 5;

@@ -19,6 +19,9 @@ const MOST: usize = 8192;
 pub struct Peer {
     /// Process id in the sandbox's pid namespace; 0 if it is not known.
     pub pid: i32,
+    /// For whom a helper has connected: [`Process::serial`](crate::process::Process::serial), as another
+    /// may get the number.
+    pub connects: Option<u64>,
     /// Effective user id.
     pub uid: u32,
     /// Effective group id.
@@ -106,7 +109,13 @@ mod tests {
         };
         for uid in [7, 8] {
             let (pid, gid) = (uid as i32, 9);
-            let peer = Peer { pid, uid, gid };
+            let connects = None;
+            let peer = Peer {
+                pid,
+                connects,
+                uid,
+                gid,
+            };
             let (_client, done) = dial(&raw, peer);
             done.unwrap();
             let (server, _) = listener.accept().unwrap();
@@ -115,7 +124,14 @@ mod tests {
             assert_eq!(peers.lock().get(seen), Some(peer));
         }
         let (pid, uid, gid) = (1, 1, 1);
-        let refused = dial(&nobody, Peer { pid, uid, gid }).1;
+        let connects = None;
+        let anybody = Peer {
+            pid,
+            connects,
+            uid,
+            gid,
+        };
+        let refused = dial(&nobody, anybody).1;
         assert_eq!(refused, Err(Errno::ECONNREFUSED));
     }
 }

@@ -718,6 +718,7 @@ impl ProcessTable {
         let peer = Peer {
             // If nobody asked in time, nobody can any more.
             pid: process.guest_pid.get().copied().unwrap_or(0),
+            connects: None,
             uid: creds.euid,
             gid: creds.egid,
         };

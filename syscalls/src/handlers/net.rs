@@ -1,7 +1,7 @@
 //! Calls that name a socket address. Unix sockets with a path are nodes of the tree (unix(7)); all
 //! other addresses are the kernel's own matter, inside the sandbox's network namespace.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use duet_vfs::Binding;
 use duet_vfs::account::host;
@@ -10,6 +10,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 
 use crate::peers::{self, Peer};
 use crate::process::Process;
+use crate::table::SO_PEERPIDFD;
 use crate::task::{Reply, Task};
 use crate::wait::{self, Blocked};
 
@@ -133,13 +134,55 @@ pub(super) fn socket_at(t: &Task, path: &[u8]) -> Result<OwnedFd> {
 fn as_peer(process: &Process, creds: &Creds) -> Peer {
     Peer {
         pid: process.guest_pid(),
+        connects: Some(process.serial()),
         uid: creds.euid,
         gid: creds.egid,
     }
 }
 
-/// Of `SO_PEERCRED`.
+/// Of who is at the other end.
 pub(super) fn getsockopt(t: &Task) -> Result<Reply> {
+    match t.int(2) {
+        SO_PEERPIDFD => peer_pidfd(t),
+        _ => peer_credentials(t),
+    }
+}
+
+/// `SO_PEERPIDFD`: the kernel knows best, but of connections that a helper made.
+fn peer_pidfd(t: &Task) -> Result<Reply> {
+    const LEN: usize = size_of::<i32>();
+    let socket = t.copy_of(t.int(0))?;
+    let room = i32::from_le_bytes(t.read_array(t.arg(4))?);
+    let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
+    let seen = host("getsockopt", || {
+        nix::sys::socket::getsockopt(&socket, PeerCredentials)
+    })?;
+    let kernel = &t.kernel;
+    let noted = kernel.peers.lock().get(seen.pid());
+    let Some((pid, serial)) = noted.and_then(|p| Some((p.pid, p.connects?))) else {
+        return Ok(Reply::Run);
+    };
+    // Its number may be another's by now. If it is gone, so is the helper, and its pidfd says the same.
+    let process = kernel.processes.by_guest_pid(pid);
+    let Some(process) = process.filter(|p| p.serial() == serial) else {
+        return Ok(Reply::Run);
+    };
+    match option(&socket, SO_PEERPIDFD) {
+        // Older than Linux 6.5.
+        Err(Errno::ENOPROTOOPT) => return Ok(Reply::Run),
+        // SAFETY: the kernel has just returned this descriptor to us. It is the helper's.
+        Ok(helper) => drop(unsafe { OwnedFd::from_raw_fd(helper) }),
+        Err(_) => (),
+    }
+    let number = kernel.engine.inject(&t.call, process.pidfd(), None, true)?;
+    let bytes = number.to_le_bytes();
+    t.write(t.arg(3), bytes.get(..room).unwrap_or(&bytes))?;
+    t.write(t.arg(4), &(room.min(LEN) as u32).to_le_bytes())?;
+    Ok(Reply::DONE)
+}
+
+/// `SO_PEERCRED`.
+fn peer_credentials(t: &Task) -> Result<Reply> {
     const LEN: usize = size_of::<libc::ucred>();
     let socket = t.copy_of(t.int(0))?;
     let room = i32::from_le_bytes(t.read_array(t.arg(4))?);

@@ -138,10 +138,23 @@ pub(super) const OWN_LIMITS: Disposition = When(
     &When(Rule::Zero(0), &Native, &Emulated),
 );
 
+/// A pidfd of who is at the other end (Linux 6.5).
+pub(crate) const SO_PEERPIDFD: i32 = 77;
+
 /// `getsockopt`: of who is at the other end.
 pub(super) const NOT_THE_PEER: Disposition = When(
     Rule::In(1, values![SOL_SOCKET]),
-    &When(Rule::In(2, values![SO_PEERCRED]), &Emulated, &Native),
+    &When(
+        Rule::In(
+            2,
+            &[
+                ("SO_PEERCRED", libc::SO_PEERCRED as u32),
+                ("SO_PEERPIDFD", SO_PEERPIDFD as u32),
+            ],
+        ),
+        &Emulated,
+        &Native,
+    ),
     &Native,
 );
 

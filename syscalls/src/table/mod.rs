@@ -32,6 +32,7 @@ mod types;
 
 use nix::errno::Errno;
 
+pub(crate) use disposition::SO_PEERPIDFD;
 pub use disposition::{Disposition, Rule, Verdict};
 pub use types::{Arg, Dir, Family, Len, Ret, Row, Set, Struct, Type};
 

@@ -58,7 +58,7 @@ calls! {
     52 getpeername(sockfd: Fd, addr: outputs(Sockaddr, SizedAt(2)), addrlen: inout(I32)) -> Zero, Network, Emulated, "Unix addresses are shown as the guest gave them.";
     53 socketpair(domain: One(AF), type: Flags(SOCK), protocol: One(IPPROTO), sv: output(FdPair)) -> Zero, Network, KNOWN_FAMILIES, "Native for the families that Duet knows; any other could make the host load a module.";
     54 setsockopt(sockfd: Fd, level: One(SOL), optname: One(SO), optval: inputs(Bytes, Sized(4)), optlen: Size) -> Zero, Network, Native;
-    55 getsockopt(sockfd: Fd, level: One(SOL), optname: One(SO), optval: outputs(Bytes, SizedAt(4)), optlen: inout(I32)) -> Zero, Network, NOT_THE_PEER, "SO_PEERCRED gives the ids that the guest knows.";
+    55 getsockopt(sockfd: Fd, level: One(SOL), optname: One(SO), optval: outputs(Bytes, SizedAt(4)), optlen: inout(I32)) -> Zero, Network, NOT_THE_PEER, "SO_PEERCRED gives the ids that the guest knows; SO_PEERPIDFD who connected, where Duet did it.";
     56 clone(flags: Flags(CLONE), stack: Addr, parent_tid: output(I32), child_tid: output(I32), tls: Addr) -> Pid, Process, CLONE_NO_NAMESPACE, "Threads and processes are native; namespaces within the sandbox are not offered.";
     57 fork() -> Pid, Process, Native;
     58 vfork() -> Pid, Process, Native;

@@ -155,19 +155,21 @@ impl Inode for NetFile {
                     .unwrap_or_default();
                 snapshot::open(head, flags)
             }
-            (Table::Unix, false) => {
-                snapshot::open(&without_paths(&self.task.host(&file, host::read)?), flags)
-            }
+            (Table::Unix, false) => snapshot::open(
+                &without_own_paths(&self.task.host(&file, host::read)?),
+                flags,
+            ),
         }
     }
 }
 
-/// `/proc/net/unix` without the paths that sockets are bound to (abstract names stay): what the
-/// kernel knows is where Duet bound them.
-fn without_paths(text: &[u8]) -> Vec<u8> {
+/// `/proc/net/unix` without paths of Duet's: the kernel knows some sockets by where the supervisor bound
+/// them ([`crate::Binding`]), and the others by what the guest calls them.
+fn without_own_paths(text: &[u8]) -> Vec<u8> {
+    const OWN: &[u8] = b" /proc/self/fd/";
     let mut out = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|&b| b == b'\n') {
-        match line.windows(2).position(|w| w == b" /") {
+        match line.windows(OWN.len()).position(|w| w == OWN) {
             Some(at) => {
                 out.extend_from_slice(line.get(..at).unwrap_or_default());
                 out.push(b'\n');
@@ -188,13 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn bound_paths_do_not_show() {
+    fn own_paths_do_not_show() {
         let text = b"Num       RefCount\n\
-            0: 00000002 00000000 00010000 0001 01 25 /run/x /y\n\
+            0: 00000002 00000000 00010000 0001 01 25 /proc/self/fd/7/x /y\n\
             1: 00000002 00000000 00010000 0001 01 26 @abstract\n\
-            2: 00000002 00000000 00010000 0001 01 27\n";
-        let shown = String::from_utf8(without_paths(text)).unwrap();
-        assert!(!shown.contains("/run") && shown.contains("@abstract"));
-        assert_eq!(shown.lines().count(), 4);
+            2: 00000002 00000000 00010000 0001 01 27\n\
+            3: 00000002 00000000 00010000 0001 01 28 /run/x y\n";
+        let shown = String::from_utf8(without_own_paths(text)).unwrap();
+        assert!(!shown.contains("self") && shown.contains("@abstract"));
+        assert!(shown.contains(" 25\n") && shown.ends_with(" 28 /run/x y\n"));
+        assert_eq!(shown.lines().count(), 5);
     }
 }
