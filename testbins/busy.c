@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 
 enum { BUSY = 3000, PAGE = 4096 };
 
@@ -169,6 +170,79 @@ static void signals(void)
         }
     printf("jumps: %d, %d wrong\n", left, wrong);
     fflush(stdout);
+}
+
+static volatile sig_atomic_t forked, in_child;
+
+static void fork_in_handler(int sig)
+{
+    (void)sig;
+    if (forked >= 20)
+        return;
+    forked++;
+    pid_t pid = fork();
+    if (!pid)
+        in_child = 1;
+}
+
+/* Handlers that fork; the children go on where the call was interrupted. */
+static void forks_in_handlers(void)
+{
+    struct stat st;
+    struct sigaction action = {.sa_handler = fork_in_handler, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, 0);
+    every(700);
+    while (forked < 20 && !in_child)
+        wrong += stat("file", &st) || st.st_size != 5;
+    if (in_child) {
+        for (int i = 0; i < 200; i++)
+            wrong += stat("file", &st) || st.st_size != 5;
+        _exit(wrong != 0);
+    }
+    every(0);
+    int end;
+    while (wait(&end) > 0)
+        add(&t, end);
+    show("forks in handlers", &t);
+}
+
+/* Signals that come while a process gets busy, real-time ones among them, and one that is blocked all the time. */
+static void count(int sig)
+{
+    (void)sig;
+    ticks++;
+}
+
+static void signals_at_first(void)
+{
+    for (int i = 0; i < 30; i++) {
+        if (!fork()) {
+            struct stat st;
+            struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
+            sigaction(SIGRTMIN + 1, &action, 0);
+            sigaction(SIGTRAP, &action, 0);
+            sigset_t trap, now;
+            sigemptyset(&trap);
+            sigaddset(&trap, SIGTRAP);
+            sigprocmask(SIG_BLOCK, &trap, 0);
+            struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1};
+            struct itimerspec often = {{0, 50000}, {0, 50000}};
+            timer_t timer;
+            timer_create(CLOCK_MONOTONIC, &event, &timer);
+            timer_settime(timer, 0, &often, 0);
+            int bad = 0;
+            for (int k = 0; k < 400; k++)
+                bad |= stat("file", &st) != 0;
+            sigprocmask(SIG_BLOCK, 0, &now);
+            bad |= !sigismember(&now, SIGTRAP) << 1 | sigismember(&now, SIGRTMIN + 1) << 2;
+            bad |= (fcntl(3, F_GETFD) != -1) << 3;
+            _exit(bad);
+        }
+        int end;
+        wait(&end);
+        add(&t, end);
+    }
+    show("signals at first", &t);
 }
 
 static void children(void)
@@ -369,7 +443,9 @@ int main(int argc, char **argv)
     symlink("file", "link");
     pointers();
     signals();
+    signals_at_first();
     sites();
+    forks_in_handlers();
     children();
     processors();
     filtered();

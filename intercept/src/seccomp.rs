@@ -152,7 +152,7 @@ impl Engine for Seccomp {
         owner: i32,
     ) -> Result<()> {
         let pid = Pid::from_raw(call.tid.0);
-        if let Err(e) = ptrace::seize(pid, ptrace::Options::empty()) {
+        if let Err(e) = ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD) {
             return self.answer(call, answer).and(Err(e));
         }
         let fd = self.inject(call, agent.channel().fd(), None, true);
@@ -163,11 +163,9 @@ impl Engine for Seccomp {
             Ok(()) | Err(Errno::ESRCH) => interrupted.and_then(|()| wait_for_stop(pid)),
             Err(e) => Err(e),
         };
-        let (installed, signal) = match fd.and_then(|fd| answered.and(stopped).map(|()| fd)) {
-            Ok(fd) => agent::install(call.tid, agent, fd, owner),
-            Err(e) => (Err(e), None),
-        };
-        let detached = ptrace::detach(pid, signal);
+        let fd = fd.and_then(|fd| answered.and(stopped).map(|()| fd));
+        let installed = fd.and_then(|fd| agent::install(call.tid, agent, fd, owner));
+        let detached = ptrace::detach(pid, None);
         if detached == Err(Errno::ESRCH) {
             collect(pid);
         }

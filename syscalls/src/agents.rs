@@ -12,18 +12,18 @@
 
 use std::fs;
 use std::os::linux::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use duet_intercept::agent::{Agent, Request, Roles, Site, channel};
+use duet_intercept::agent::{Agent, Request, Roles, Site, channel, comes_from_site};
 use duet_intercept::{ARCH_X86_64, Answer, Call, Tid};
-use duet_vfs::types::Errno;
 use parking_lot::{Condvar, Mutex};
 
 use crate::handlers;
 use crate::kernel::Kernel;
-use crate::process::Process;
+use crate::process::{Process, children_of, parent_of};
 use crate::table::{self, Verdict};
 use crate::task::{Reply, Staged, Task};
 
@@ -41,7 +41,8 @@ const WORTH_IT: u64 = 4;
 const MOST_SKIPPED: u32 = 256;
 
 /// What an agent can hand over: calls of which one argument at most is a path, one at most points to
-/// where a result goes, and none gives a descriptor.
+/// where a result goes, and none gives a descriptor. Nor do they change the tree: a signal handler may jump out of a
+/// call that the lookout is yet to take.
 const HANDED_OVER: &[(&str, Option<u8>, Option<u8>)] = &[
     ("stat", Some(0), Some(1)),
     ("lstat", Some(0), Some(1)),
@@ -60,13 +61,6 @@ const HANDED_OVER: &[(&str, Option<u8>, Option<u8>)] = &[
     ("geteuid", None, None),
     ("getgid", None, None),
     ("getegid", None, None),
-    ("chdir", Some(0), None),
-    ("fchdir", None, None),
-    ("mkdir", Some(0), None),
-    ("mkdirat", Some(1), None),
-    ("rmdir", Some(0), None),
-    ("unlink", Some(0), None),
-    ("unlinkat", Some(1), None),
 ];
 
 /// The roles of a call's arguments; `None` if agents do not hand it over.
@@ -85,10 +79,12 @@ fn roles(nr: u32) -> Option<Roles> {
     by_number.get(nr as usize).copied().flatten()
 }
 
-/// What a process has.
+/// What a process has. Set anew before its state is, when it executes a program.
 pub enum Accelerated {
     /// No agent; so many calls that one could have handed over.
     Calls(u32),
+    /// None yet, but this one is on its way.
+    Coming(Arc<Agent>),
     /// This one.
     By(Arc<Agent>),
     /// None, and it gets none.
@@ -117,6 +113,8 @@ pub struct Agents {
     looks: AtomicBool,
     /// How often the lookout is not to be woken.
     skip: AtomicU32,
+    /// Held while an agent is brought: one at a time, as that may take long if the guest wants it to.
+    bringing: Mutex<()>,
     /// Calls that were answered so.
     served: AtomicU64,
 }
@@ -247,23 +245,42 @@ impl Agents {
 }
 
 fn is_used((process, agent): &(Weak<Process>, Arc<Agent>)) -> bool {
-    process.upgrade().is_some_and(|p| {
-        let has = matches!(&*p.accelerated.lock(), Accelerated::By(a) if Arc::ptr_eq(a, agent));
-        has && p.is_alive()
-    })
+    let process = process.upgrade();
+    process.is_some_and(|p| has(&p, agent) && p.is_alive())
+}
+
+/// Whether this is the agent of the process.
+fn has(process: &Process, agent: &Arc<Agent>) -> bool {
+    matches!(&*process.accelerated.lock(), Accelerated::By(a) if Arc::ptr_eq(a, agent))
 }
 
 /// Answers what `agent` asks for `process`.
-fn answer(kernel: &Arc<Kernel>, process: &Arc<Process>, agent: &Agent, request: Request) {
+fn answer(kernel: &Arc<Kernel>, process: &Arc<Process>, agent: &Arc<Agent>, request: Request) {
     let channel = agent.channel();
-    match serve(kernel, process, request) {
-        Some((result, out)) => channel.answer(result, &out),
-        None => channel.decline(),
+    let serve = AssertUnwindSafe(|| serve(kernel, process, agent, request));
+    match catch_unwind(serve) {
+        Ok(Some((result, out))) => channel.answer(result, &out),
+        Ok(None) => channel.decline(),
+        Err(_) => {
+            log::error!("a call of an agent could not be served");
+            channel.decline();
+        }
     }
 }
 
 /// Serves a call as [`crate::dispatch`] does. `None` if it has to come the other way.
-fn serve(kernel: &Arc<Kernel>, process: &Arc<Process>, r: Request) -> Option<(i64, Vec<u8>)> {
+fn serve(
+    kernel: &Arc<Kernel>,
+    process: &Arc<Process>,
+    agent: &Arc<Agent>,
+    r: Request,
+) -> Option<(i64, Vec<u8>)> {
+    // In this order: with another program, which may have other privileges, it has another agent or none. Others
+    // may share the memory that this one speaks by, and speak on.
+    let state = process.state();
+    if !has(process, agent) {
+        return None;
+    }
     let roles = roles(r.nr)?;
     let size = |i: usize| r.args.get(i).copied().unwrap_or(u64::MAX);
     // The entries that it gives are gone from the stream: they have to fit.
@@ -279,7 +296,7 @@ fn serve(kernel: &Arc<Kernel>, process: &Arc<Process>, r: Request) -> Option<(i6
     let task = Task {
         kernel: kernel.clone(),
         process: process.clone(),
-        state: process.state(),
+        state,
         call: Call {
             id: 0,
             tid: Tid(process.host_pid()),
@@ -313,7 +330,7 @@ pub(crate) fn answered(task: &Task, answer: Answer) -> bool {
     };
     let mut accelerated = process.accelerated.lock();
     match &mut *accelerated {
-        Accelerated::Never => false,
+        Accelerated::Never | Accelerated::Coming(_) => false,
         Accelerated::Calls(n) if *n < BUSY => {
             *n += 1;
             false
@@ -321,12 +338,14 @@ pub(crate) fn answered(task: &Task, answer: Answer) -> bool {
         Accelerated::Calls(n) => {
             *n = 0;
             drop(accelerated);
-            is_alone(process) && agents.has_room() && bring(agents, task, answer)
+            let can = comes_from_site(call) && is_alone(kernel, process) && agents.has_room();
+            can && bring(agents, task, answer)
         }
         Accelerated::By(agent) => {
             let agent = agent.clone();
             drop(accelerated);
-            match agent.redirect(call, roles, || is_alone(process)) {
+            let waits = || kernel.engine.is_live(call);
+            match agent.redirect(call, roles, waits, || is_alone(kernel, process)) {
                 Ok(Site::Redirected | Site::New) => agents.want(),
                 Ok(Site::Other) => (),
                 Err(e) => log::debug!("process {}: its sites stay: {e}", process.host_pid()),
@@ -336,18 +355,51 @@ pub(crate) fn answered(task: &Task, answer: Answer) -> bool {
     }
 }
 
-/// Whether the process has one thread.
-fn is_alone(process: &Process) -> bool {
-    // One for itself, one for its parent, and one for each thread.
-    let tasks = fs::metadata(format!("/proc/{}/task", process.host_pid()));
-    tasks.is_ok_and(|m| m.st_nlink() == 3)
+/// Whether nobody else runs in the memory of the process: other threads of its own, a parent that waits for it to
+/// execute a program, or a child.
+fn is_alone(kernel: &Kernel, process: &Process) -> bool {
+    let pid = process.host_pid();
+    // One link for itself, one for its parent, and one for each thread.
+    let tasks = fs::metadata(format!("/proc/{pid}/task"));
+    if !tasks.is_ok_and(|m| m.st_nlink() == 3) {
+        return false;
+    }
+    let parent = parent_of(Tid(pid));
+    let alien =
+        |other: i32| kernel.processes.is_init(other) || shares_memory(pid, other) == Some(false);
+    parent.is_some_and(alien) && children_of(pid, pid).into_iter().all(alien)
 }
 
-/// Answers a call and brings the caller's process an agent.
+/// Whether two processes share their memory; `None` if that cannot be told.
+fn shares_memory(one: i32, other: i32) -> Option<bool> {
+    /// `KCMP_VM` of kcmp(2).
+    const VM: i32 = 1;
+    // SAFETY: integers.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, VM, 0, 0) };
+    (order >= 0).then_some(order == 0)
+}
+
+/// The filter that the caller installs is to see all its calls: also those that it makes in the memory of another.
+pub(crate) fn filters(task: &Task) {
+    let Some(agents) = &task.kernel.agents else {
+        return;
+    };
+    let pid = task.process.host_pid();
+    agents.retire(&task.process);
+    let parent = parent_of(Tid(pid)).filter(|&p| shares_memory(pid, p) == Some(true));
+    if let Some(parent) = parent.and_then(|p| task.kernel.processes.by_host_pid(p)) {
+        agents.retire(&parent);
+    }
+}
+
+/// Answers a call and brings the caller's process an agent. False if the call has not been answered.
 fn bring(agents: &Agents, task: &Task, answer: Answer) -> bool {
     let (kernel, process) = (&task.kernel, &task.process);
-    *process.accelerated.lock() = Accelerated::Never;
+    let Some(_one) = agents.bringing.try_lock() else {
+        return false;
+    };
     if has_own_filter(process) {
+        *process.accelerated.lock() = Accelerated::Never;
         return false;
     }
     let agent = match Agent::new() {
@@ -357,19 +409,24 @@ fn bring(agents: &Agents, task: &Task, answer: Answer) -> bool {
             return false;
         }
     };
+    *process.accelerated.lock() = Accelerated::Coming(agent.clone());
     let owner = process.guest_pid();
-    match kernel
+    let brought = kernel
         .engine
-        .answer_with_agent(&task.call, answer, &agent, owner)
-    {
-        Ok(()) => {
-            let mut accelerated = process.accelerated.lock();
-            *accelerated = Accelerated::By(agent.clone());
-            drop(accelerated);
-            agents.add(process, agent);
+        .answer_with_agent(&task.call, answer, &agent, owner);
+    if let Err(e) = brought {
+        log::debug!("no agent for process {}: {e}", process.host_pid());
+    }
+    // It runs already: it may have executed a program, or installed a filter.
+    let mut accelerated = process.accelerated.lock();
+    if matches!(&*accelerated, Accelerated::Coming(a) if Arc::ptr_eq(a, &agent)) {
+        if brought.is_err() {
+            *accelerated = Accelerated::Never;
+            return true;
         }
-        Err(Errno::ESRCH) => (),
-        Err(e) => log::debug!("no agent for process {}: {e}", process.host_pid()),
+        *accelerated = Accelerated::By(agent.clone());
+        drop(accelerated);
+        agents.add(process, agent);
     }
     true
 }

@@ -180,9 +180,9 @@ impl Process {
         }
         if let Some(done) = pending.take() {
             self.loads_natively.store(false, Ordering::Release);
+            *self.accelerated.lock() = Accelerated::default();
             *self.state.lock() = Arc::new(done.state);
             self.hold(done.native.and_then(|n| n.held));
-            *self.accelerated.lock() = Accelerated::default();
             self.restamp();
         }
     }
@@ -374,7 +374,7 @@ pub fn controlling_terminal(tid: Tid) -> Option<u64> {
 }
 
 /// Children of a thread, in the host's numbers; none if it is gone.
-fn children_of(tgid: i32, tid: i32) -> Vec<i32> {
+pub(crate) fn children_of(tgid: i32, tid: i32) -> Vec<i32> {
     let text = read_text(format!("/proc/{tgid}/task/{tid}/children"));
     let text = text.unwrap_or_default();
     text.split_ascii_whitespace()
@@ -633,10 +633,10 @@ impl ProcessTable {
 
     /// After an `execve`.
     pub fn replace_state(&self, process: &Process, new: State) {
+        *process.accelerated.lock() = Accelerated::default();
         let mut state = process.state.lock();
         self.install(process, &mut state, new);
         drop(state);
-        *process.accelerated.lock() = Accelerated::default();
         self.forget_unused_states();
     }
 
@@ -701,6 +701,7 @@ impl ProcessTable {
             return;
         };
         let process = entry.process;
+        *process.accelerated.lock() = Accelerated::Never;
         if let Err(e) = self.deaths.delete(&process.pidfd) {
             log::debug!("process {tgid} was not watched: {e}");
         }

@@ -29,7 +29,8 @@ duet_agent_start:
     mov     qword ptr [{SAVED} + 24], r10
     mov     qword ptr [{SAVED} + 32], r8
     mov     qword ptr [{SAVED} + 40], r9
-    # A forked child finds zeros here, and no channel.
+    # A forked child finds a zero here, and no channel: also one that comes back to here from a signal handler
+    # which has forked, so that it looks again wherever it may have waited.
     cmp     dword ptr [{OWNER}], 0
     je      .Lduet_agent_leave
     cmp     dword ptr [{LISTENS}], 0
@@ -95,6 +96,8 @@ duet_agent_start:
     cmp     dword ptr [{STATE}], {ASKED}
     jne     .Lduet_agent_taken
     pause
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
     sub     ecx, 1
     jnz     .Lduet_agent_wait
     # Nobody takes it: it is withdrawn.
@@ -109,10 +112,14 @@ duet_agent_start:
     cmp     eax, {TAKEN}
     jne     .Lduet_agent_answered
     pause
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
     sub     ecx, 1
     jnz     .Lduet_agent_serving
     mov     eax, {SYS_SCHED_YIELD}
     syscall
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
     jmp     .Lduet_agent_taken
 
 .Lduet_agent_answered:
@@ -147,13 +154,27 @@ duet_agent_start:
     add     rdi, 1
     cmp     rdi, r9
     jb      .Lduet_agent_page
-    mov     rdi, r8
-    mov     rcx, r9
-    sub     rcx, r8
+    # Not by a string instruction: the direction is the caller's.
     mov     esi, {OUT}
-    cld
-    rep movsb
-    jmp     .Lduet_agent_return
+    lea     rcx, [r8 + 8]
+.Lduet_agent_longs:
+    cmp     rcx, r9
+    ja      .Lduet_agent_rest
+    mov     rax, qword ptr [rsi]
+    mov     qword ptr [rcx - 8], rax
+    add     rsi, 8
+    add     rcx, 8
+    jmp     .Lduet_agent_longs
+.Lduet_agent_rest:
+    sub     rcx, 8
+.Lduet_agent_bytes:
+    cmp     rcx, r9
+    jae     .Lduet_agent_return
+    mov     al, byte ptr [rsi]
+    mov     byte ptr [rcx], al
+    add     rsi, 1
+    add     rcx, 1
+    jmp     .Lduet_agent_bytes
 .Lduet_agent_fault:
     mov     qword ptr [{VALUE}], {MINUS_EFAULT}
 

@@ -115,9 +115,23 @@ impl Channel {
         }
     }
 
-    /// Tells the agent whether somebody looks.
+    /// Tells the agent whether somebody looks. What is asked for when that changes is declined: its caller may have
+    /// left it by a jump long ago.
     pub fn listen(&self, listens: bool) {
-        self.word(LISTENS).store(listens.into(), Ordering::Release);
+        if listens {
+            self.decline_asked();
+        }
+        self.word(LISTENS).store(listens.into(), Ordering::SeqCst);
+        if !listens {
+            self.decline_asked();
+        }
+    }
+
+    fn decline_asked(&self) {
+        let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
+        let state = self.word(STATE);
+        // It was withdrawn, or there is none.
+        let _ = state.compare_exchange(ASKED, DECLINED, acquire, relaxed);
     }
 
     /// Takes the call that is asked for, if there is one.

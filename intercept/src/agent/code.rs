@@ -15,7 +15,8 @@
 //! |---|---|---|---|
 //! | [`BASE`] | table of addresses; of each site the return address, the call's number and roles; trampolines | read, execute | kept |
 //! | +0x1000 | the code | read, execute | kept |
-//! | [`DATA`] | lock, owner, saved registers | read, write | wiped |
+//! | [`DATA`] | lock, owner | read, write | wiped |
+//! | [`KEPT`] | registers of the call under way | read, write | kept |
 //! | [`CHANNEL`] | shared with the supervisor | read, write | not there |
 //!
 //! # Why it is right to run it
@@ -39,12 +40,16 @@ pub const MOST_SITES: usize = 48;
 pub const CODE: u64 = BASE + 0x1000;
 /// Where its private memory lies.
 pub const DATA: u64 = BASE + 0x2000;
+/// Where the part of it lies that a child keeps.
+pub const KEPT: u64 = BASE + 0x3000;
 /// Where the channel lies.
-pub const CHANNEL: u64 = BASE + 0x3000;
+pub const CHANNEL: u64 = BASE + 0x4000;
 /// Bytes of table and code.
 pub const TEXT_SIZE: usize = 0x2000;
 /// Bytes of its private memory.
-pub const DATA_SIZE: usize = 0x1000;
+pub const DATA_SIZE: usize = 0x2000;
+/// Bytes of that which a child finds zero.
+pub const WIPED_SIZE: usize = 0x1000;
 
 /// Parts of the first page.
 const RETURNS: u64 = BASE + 0x400;
@@ -66,13 +71,13 @@ global_asm!(
     include_str!("agent.S"),
     LOCK = const DATA,
     OWNER = const OWNER,
-    RETURN = const DATA + 8,
-    NUMBER = const DATA + 16,
-    FLAGS = const DATA + 20,
-    PATH_ARG = const DATA + 24,
-    OUT_ARG = const DATA + 28,
-    VALUE = const DATA + 32,
-    SAVED = const DATA + 64,
+    RETURN = const KEPT,
+    NUMBER = const KEPT + 8,
+    FLAGS = const KEPT + 12,
+    PATH_ARG = const KEPT + 16,
+    OUT_ARG = const KEPT + 20,
+    VALUE = const KEPT + 24,
+    SAVED = const KEPT + 64,
     RETURNS = const RETURNS,
     ROLES = const ROLES,
     STATE = const CHANNEL + channel::STATE as u64,
@@ -87,7 +92,7 @@ global_asm!(
     ASKED = const channel::ASKED,
     TAKEN = const channel::TAKEN,
     DONE = const channel::DONE,
-    PATIENCE = const 2000,
+    PATIENCE = const 200,
     NO_HOW = const 99,
     SYS_GETTID = const libc::SYS_gettid,
     SYS_RT_SIGPROCMASK = const libc::SYS_rt_sigprocmask,

@@ -1,49 +1,61 @@
 //! How an agent comes into a process: its thread is stopped for a moment with ptrace(2), on its way out of
 //! a call, and made to map what the agent needs.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::code::{self, BASE, CHANNEL, DATA, DATA_SIZE, OWNER, Piece, TEXT_SIZE};
+use super::code::{self, BASE, CHANNEL, DATA, DATA_SIZE, OWNER, Piece, TEXT_SIZE, WIPED_SIZE};
 use super::{Agent, channel};
 use crate::{Errno, Result, Tid, mem};
 
 /// Length of the `syscall` instruction.
 const SYSCALL_LEN: u64 = 2;
 
-/// Writes into a guest's memory whatever its protection is.
-pub(super) fn write(tid: Tid, pieces: &[Piece]) -> Result<()> {
-    let path = format!("/proc/{}/mem", tid.0);
-    let io = |e: std::io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    let memory = OpenOptions::new().write(true).open(path).map_err(io)?;
-    for piece in pieces {
-        memory.write_all_at(&piece.bytes, piece.addr).map_err(io)?;
+/// How long a call of [`Remote`] may take. Each is one that does not wait; but the guest decides what it closes.
+const LIMIT: Duration = Duration::from_millis(200);
+
+/// The memory of a process, whatever its protection is: that of one process for good, even if its number passes
+/// to another.
+pub(super) struct Memory(File);
+
+impl Memory {
+    /// That of the process of `tid`.
+    pub(super) fn of(tid: Tid) -> Result<Memory> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/proc/{}/mem", tid.0));
+        file.map(Memory).map_err(errno)
     }
-    Ok(())
+
+    pub(super) fn read(&self, addr: u64, buf: &mut [u8]) -> Result<()> {
+        self.0.read_exact_at(buf, addr).map_err(errno)
+    }
+
+    pub(super) fn write(&self, pieces: &[Piece]) -> Result<()> {
+        let write = |p: &Piece| self.0.write_all_at(&p.bytes, p.addr).map_err(errno);
+        pieces.iter().try_for_each(write)
+    }
+}
+
+fn errno(e: std::io::Error) -> Errno {
+    e.raw_os_error().map_or(Errno::EFAULT, Errno::from_raw)
 }
 
 /// Maps `agent` into the process whose only thread is `tid`, which is stopped behind a `syscall`
-/// instruction, has the channel's descriptor at `fd`, and calls itself `owner`. The descriptor is closed in
-/// any case. Also gives the signal that came meanwhile and that the thread is yet to be given.
-pub(crate) fn install(
-    tid: Tid,
-    agent: &Agent,
-    fd: RawFd,
-    owner: i32,
-) -> (Result<()>, Option<Signal>) {
-    let mut remote = match Remote::new(Pid::from_raw(tid.0)) {
-        Ok(remote) => remote,
-        Err(e) => return (Err(e), None),
-    };
+/// instruction (and traced with `PTRACE_O_TRACESYSGOOD`), has the channel's descriptor at `fd`, and calls itself
+/// `owner`. No signal comes in between.
+pub(crate) fn install(tid: Tid, agent: &Agent, fd: RawFd, owner: i32) -> Result<()> {
+    let mut remote = Remote::new(Pid::from_raw(tid.0))?;
     let mapped = map(&mut remote, tid, agent, fd, owner);
     let closed = remote.call(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]);
-    let restored = ptrace::setregs(remote.pid, remote.regs);
-    (mapped.and(closed.map(drop)).and(restored), remote.signal)
+    mapped.and(closed.map(drop)).and(remote.restore())
 }
 
 fn map(remote: &mut Remote, tid: Tid, agent: &Agent, fd: RawFd, owner: i32) -> Result<()> {
@@ -55,8 +67,8 @@ fn map(remote: &mut Remote, tid: Tid, agent: &Agent, fd: RawFd, owner: i32) -> R
         let (r, w, x) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
         remote.map(BASE, TEXT_SIZE, r | x, ANONYMOUS, -1)?;
         remote.map(DATA, DATA_SIZE, r | w, ANONYMOUS, -1)?;
-        remote.advise(DATA, DATA_SIZE, libc::MADV_WIPEONFORK)?;
-        write(tid, &code::text())?;
+        remote.advise(DATA, WIPED_SIZE, libc::MADV_WIPEONFORK)?;
+        Memory::of(tid)?.write(&code::text())?;
     }
     let shared = libc::PROT_READ | libc::PROT_WRITE;
     remote.map(CHANNEL, channel::SIZE, shared, libc::MAP_SHARED, fd)?;
@@ -70,8 +82,8 @@ struct Remote {
     pid: Pid,
     /// As it was stopped.
     regs: libc::user_regs_struct,
-    /// What came in between.
-    signal: Option<Signal>,
+    /// The signals that it blocks.
+    blocked: u64,
 }
 
 impl Remote {
@@ -79,44 +91,65 @@ impl Remote {
         let mut regs = ptrace::getregs(pid)?;
         // Not in a system call any more: nothing for the kernel to restart.
         regs.orig_rax = u64::MAX;
-        Ok(Remote {
-            pid,
-            regs,
-            signal: None,
-        })
+        let mut blocked = 0;
+        signal_mask(pid, libc::PTRACE_GETSIGMASK, &mut blocked)?;
+        signal_mask(pid, libc::PTRACE_SETSIGMASK, &mut { u64::MAX })?;
+        Ok(Remote { pid, regs, blocked })
+    }
+
+    /// Leaves the thread as it was.
+    fn restore(mut self) -> Result<()> {
+        ptrace::setregs(self.pid, self.regs)?;
+        signal_mask(self.pid, libc::PTRACE_SETSIGMASK, &mut self.blocked)
     }
 
     fn call(&mut self, nr: libc::c_long, args: [u64; 6]) -> Result<u64> {
-        if self.signal.is_some() {
-            return Err(Errno::EINTR);
-        }
         let mut regs = self.regs;
         regs.rip = regs.rip.wrapping_sub(SYSCALL_LEN);
         regs.rax = nr as u64;
         (regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9) = args.into();
         ptrace::setregs(self.pid, regs)?;
-        ptrace::step(self.pid, None)?;
-        let mut status = 0;
-        // SAFETY: `status` is ours. Only this thread's tracees are waited for.
-        let wait = || unsafe {
-            let flags = libc::__WALL | libc::__WNOTHREAD;
-            Errno::result(libc::waitpid(self.pid.as_raw(), &mut status, flags))
-        };
-        let waited = std::iter::repeat_with(wait).find(|r| *r != Err(Errno::EINTR));
-        waited.unwrap_or(Err(Errno::EINTR))?;
-        if !libc::WIFSTOPPED(status) {
-            return Err(Errno::ESRCH);
-        }
-        let event = status >> 16;
-        let signal = Signal::try_from(libc::WSTOPSIG(status)).unwrap_or(Signal::SIGSTOP);
-        if signal != Signal::SIGTRAP || event != 0 {
-            self.signal = Some(signal).filter(|_| event == 0);
-            return Err(Errno::EINTR);
-        }
+        // Its entry, and its exit.
+        self.go_on()?;
+        self.go_on()?;
         let after = ptrace::getregs(self.pid)?;
         match after.rax as i64 {
             e @ -4095..0 => Err(Errno::from_raw(-e as i32)),
             _ => Ok(after.rax),
+        }
+    }
+
+    /// Lets the thread go to where it enters or leaves a call.
+    fn go_on(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let mut interrupted = false;
+        ptrace::syscall(self.pid, None)?;
+        loop {
+            let mut status = 0;
+            let flags = libc::__WALL | libc::__WNOTHREAD | libc::WNOHANG;
+            // SAFETY: `status` is ours. Only this thread's tracees are waited for.
+            let n = unsafe { libc::waitpid(self.pid.as_raw(), &mut status, flags) };
+            match Errno::result(n) {
+                Ok(0) => (),
+                Ok(_) if !libc::WIFSTOPPED(status) => return Err(Errno::ESRCH),
+                Ok(_) if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 => return Ok(()),
+                Ok(_) if interrupted => return Err(Errno::ETIMEDOUT),
+                // Its process is being stopped: it is again when it is let go.
+                Ok(_) => ptrace::syscall(self.pid, None)?,
+                Err(Errno::EINTR) => (),
+                Err(e) => return Err(e),
+            }
+            let passed = begun.elapsed();
+            if passed > LIMIT && !interrupted {
+                interrupted = true;
+                ptrace::interrupt(self.pid)?;
+            } else if passed > 2 * LIMIT {
+                return Err(Errno::ETIMEDOUT);
+            } else if passed > Duration::from_micros(100) {
+                thread::sleep(Duration::from_micros(50));
+            } else {
+                thread::yield_now();
+            }
         }
     }
 
@@ -140,4 +173,12 @@ impl Remote {
         let args = [at, len as u64, advice as u64, 0, 0, 0];
         self.call(libc::SYS_madvise, args).map(drop)
     }
+}
+
+/// Reads or sets the signals that a stopped thread blocks.
+fn signal_mask(pid: Pid, request: libc::c_uint, mask: &mut u64) -> Result<()> {
+    let size = size_of_val(mask);
+    // SAFETY: the mask is as large as said, and these requests touch nothing else.
+    let n = unsafe { libc::ptrace(request, pid.as_raw(), size, mask as *mut u64) };
+    Errno::result(n).map(drop)
 }

@@ -19,8 +19,9 @@ pub use channel::{Channel, Request};
 pub use code::Roles;
 pub(crate) use install::install;
 
-use crate::{Call, Result, Tid, mem};
+use crate::{Call, Errno, Result, Tid, mem};
 use code::{MOST_SITES, SITE_LEN};
+use install::Memory;
 
 /// Sites that are none for the agent, of which it is remembered.
 const MOST_OTHERS: usize = 64;
@@ -50,6 +51,17 @@ pub enum Site {
     Other,
 }
 
+/// Whether a call comes from a site that can be redirected.
+pub fn comes_from_site(call: &Call) -> bool {
+    Memory::of(call.tid).is_ok_and(|memory| is_site(&memory, call))
+}
+
+fn is_site(memory: &Memory, call: &Call) -> bool {
+    let mut bytes = [0; SITE_LEN + 1];
+    let start = call.ip.wrapping_sub(bytes.len() as u64);
+    memory.read(start, &mut bytes).is_ok() && code::is_site(&bytes, call.nr)
+}
+
 impl Agent {
     /// An agent with a channel, that no process has yet.
     pub fn new() -> Result<Agent> {
@@ -64,12 +76,12 @@ impl Agent {
         &self.channel
     }
 
-    /// Redirects the site of `call`, whose caller waits, if it is `alone`: the only thread that runs in its
-    /// memory.
+    /// Redirects the site of `call`, if its caller waits and is `alone`: the only thread that runs in its memory.
     pub fn redirect(
         &self,
         call: &Call,
         roles: Roles,
+        waits: impl FnOnce() -> bool,
         alone: impl FnOnce() -> bool,
     ) -> Result<Site> {
         let mut sites = self.sites.lock();
@@ -84,16 +96,18 @@ impl Agent {
         }
         let free = sites.redirected.iter().position(|&s| s == 0);
         let index = free.unwrap_or(sites.redirected.len());
-        let mut bytes = [0; SITE_LEN + 1];
-        let start = call.ip.wrapping_sub(bytes.len() as u64);
-        let fits = index < MOST_SITES && mem::read(call.tid, start, &mut bytes).is_ok();
-        if !fits || !code::is_site(&bytes, call.nr) {
+        // Of the caller if it waits still: its number may have passed to somebody else.
+        let memory = Memory::of(call.tid)?;
+        if !waits() {
+            return Err(Errno::ESRCH);
+        }
+        if index >= MOST_SITES || !is_site(&memory, call) {
             if sites.others.len() < MOST_OTHERS {
                 sites.others.push(call.ip);
             }
             return Ok(Site::Other);
         }
-        install::write(call.tid, &code::site(index, call.ip, call.nr, roles))?;
+        memory.write(&code::site(index, call.ip, call.nr, roles))?;
         match sites.redirected.get_mut(index) {
             Some(slot) => *slot = call.ip,
             None => sites.redirected.push(call.ip),

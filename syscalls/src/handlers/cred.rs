@@ -6,6 +6,7 @@ use std::sync::Arc;
 use duet_vfs::types::{Caps, Creds, Errno, Result};
 
 use crate::abi;
+use crate::table::PR_SET_SYSCALL_USER_DISPATCH;
 use crate::task::{Reply, Task};
 
 /// The id that leaves a field alone.
@@ -375,6 +376,11 @@ pub(super) fn prctl(t: &Task) -> Result<Reply> {
         // Yama's. Without it every other process of the same user may trace.
         libc::PR_SET_PTRACER if Path::new("/proc/sys/kernel/yama").exists() => Ok(Reply::Run),
         libc::PR_SET_PTRACER => Ok(Reply::DONE),
+        // As a filter does, it sees calls.
+        option if option == PR_SET_SYSCALL_USER_DISPATCH as i32 => {
+            crate::agents::filters(t);
+            Ok(Reply::Run)
+        }
         libc::PR_SET_SECCOMP => filter(t, arg == u64::from(libc::SECCOMP_MODE_FILTER)),
         _ => Err(Errno::EINVAL),
     }
@@ -400,9 +406,7 @@ fn filter(t: &Task, installs: bool) -> Result<Reply> {
         Err(Errno::EACCES)
     } else {
         // Its filter is to see all calls.
-        if let Some(agents) = &t.kernel.agents {
-            agents.retire(&t.process);
-        }
+        crate::agents::filters(t);
         Ok(Reply::Run)
     }
 }

@@ -201,6 +201,16 @@ pub(super) const OWN_ATTRIBUTES: Disposition = When(
             ],
         ),
         &Emulated,
-        &Native,
+        &When(
+            Rule::In(
+                0,
+                &[("PR_SET_SYSCALL_USER_DISPATCH", PR_SET_SYSCALL_USER_DISPATCH)],
+            ),
+            &Emulated,
+            &Native,
+        ),
     ),
 );
+
+/// Of prctl(2), since Linux 5.11; not in `libc`.
+pub(crate) const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;

@@ -32,8 +32,8 @@ mod types;
 
 use nix::errno::Errno;
 
-pub(crate) use disposition::SO_PEERPIDFD;
 pub use disposition::{Disposition, Rule, Verdict};
+pub(crate) use disposition::{PR_SET_SYSCALL_USER_DISPATCH, SO_PEERPIDFD};
 pub use types::{Arg, Dir, Family, Len, Ret, Row, Set, Struct, Type};
 
 /// `AUDIT_ARCH_X86_64`: what seccomp calls the architecture whose calls the table lists.

@@ -32,7 +32,7 @@ calls! {
     154 modify_ldt(func: Int, ptr: inouts(UserDesc, Sized(2)), bytecount: Size) -> Value, Memory, Refused(ENOSYS), "Only 16- and 32-bit code needs it; many kernels are built without it.";
     155 pivot_root(new_root: Path, put_old: Path) -> Zero, File, Refused(EPERM), "The sandbox's mount tree is fixed at its start.";
     156 _sysctl(args: Addr) -> Zero, System, Refused(ENOSYS), "Gone from Linux; read /proc/sys.";
-    157 prctl(option: One(PR), arg2: Word, arg3: Word, arg4: Word, arg5: Word) -> Value, Process, OWN_ATTRIBUTES, "Native but for capabilities, no_new_privs and tracers, which are virtual, and the layout of the image, which is refused.";
+    157 prctl(option: One(PR), arg2: Word, arg3: Word, arg4: Word, arg5: Word) -> Value, Process, OWN_ATTRIBUTES, "Native but for capabilities, no_new_privs and tracers, which are virtual, filters, which Duet takes note of, and the layout of the image, which is refused.";
     158 arch_prctl(op: One(ARCH), addr: Addr) -> Value, Process, Native;
     159 adjtimex(buf: inout(Timex)) -> Value, Time, Native, "The kernel lets the guest read, and refuses to set.";
     160 setrlimit(resource: One(RLIMIT), rlim: input(Rlimit)) -> Zero, Process, NO_LOCK_LIMIT, "Native, but for a limit without meaning in Linux that Duet uses itself.";
