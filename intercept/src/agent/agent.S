@@ -30,7 +30,7 @@ duet_agent_start:
     mov     qword ptr [{SAVED} + 32], r8
     mov     qword ptr [{SAVED} + 40], r9
     # A forked child finds a zero here, and no channel: also one that comes back to here from a signal handler
-    # which has forked, so that it looks again wherever it may have waited.
+    # which has forked, so that it looks again wherever it may have been interrupted: behind calls, and waiting.
     cmp     dword ptr [{OWNER}], 0
     je      .Lduet_agent_leave
     cmp     dword ptr [{LISTENS}], 0
@@ -63,6 +63,8 @@ duet_agent_start:
     syscall
     cmp     eax, {MINUS_EINVAL}
     jne     .Lduet_agent_leave
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
     mov     edi, {PATH}
 .Lduet_agent_copy:
     mov     al, byte ptr [rsi]
@@ -148,6 +150,8 @@ duet_agent_start:
 .Lduet_agent_short:
     mov     eax, {SYS_RT_SIGPENDING}
     syscall
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
     test    eax, eax
     jnz     .Lduet_agent_fault
     or      rdi, 4095
