@@ -5,6 +5,7 @@
 #include "check.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/inotify.h>
 
 /* More at once than an inotify instance has room for events of, 16,384 as a rule, two of each. */
 enum { HOLDERS = 18, DIRECTORIES = 900, DEPTH = 50 };
@@ -64,13 +65,41 @@ static void deep(void)
     close(dirs[0]);
 }
 
+/* Directories that stay, watched for a moment; and one that is watched all the time. */
+static void watched(int round)
+{
+    static int all = -1, in;
+    char name[64], event[4096];
+    if (all == -1) {
+        MUST(mkdir("/tmp/all", 0755));
+        MUST(all = inotify_init1(IN_NONBLOCK));
+        MUST(in = inotify_init1(IN_NONBLOCK));
+        MUST(inotify_add_watch(all, "/tmp/all", IN_CREATE));
+    }
+    snprintf(name, sizeof name, "/tmp/watched-%d", round);
+    MUST(mkdir(name, 0755));
+    int watch = inotify_add_watch(in, name, IN_ALL_EVENTS);
+    MUST(watch);
+    MUST(inotify_rm_watch(in, watch));
+    snprintf(name, sizeof name, "/tmp/all/%d", round);
+    MUST(mkdir(name, 0755));
+    MUST(read(all, event, sizeof event));
+    MUST(rmdir(name));
+}
+
 int main(int argc, char **argv)
 {
     char line[32];
+    int total = 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     while (argc > 1 && fgets(line, sizeof line, stdin)) {
         for (int i = 0, n = atoi(line); i < n; i++)
-            strcmp(argv[1], "deep") ? removed() : deep();
+            if (!strcmp(argv[1], "deep"))
+                deep();
+            else if (!strcmp(argv[1], "watched"))
+                watched(total++);
+            else
+                removed();
         puts("done");
     }
     return 0;

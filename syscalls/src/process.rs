@@ -23,6 +23,7 @@ use duet_vfs::account::host;
 use duet_vfs::counted::{read_file, read_text};
 use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::Location;
+use duet_vfs::watch::watched_in;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::Mutex;
 
@@ -382,6 +383,24 @@ pub(crate) fn children_of(tgid: i32, tid: i32) -> Vec<i32> {
         .collect()
 }
 
+/// The paths of what a directory of `/proc` lists; none if the process is gone, `ENOSPC` if it may not be
+/// looked at.
+fn entries(dir: &str) -> Result<Vec<String>> {
+    match host("read a directory", || fs::read_dir(dir)) {
+        Ok(list) => {
+            let names = list.flatten();
+            let path = |e: fs::DirEntry| e.path().to_str().map(String::from);
+            Ok(names.filter_map(path).collect())
+        }
+        Err(e) if is_gone(&e) => Ok(Vec::new()),
+        Err(_) => Err(Errno::ENOSPC),
+    }
+}
+
+fn is_gone(e: &std::io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
 fn thread_group(tid: i32) -> Result<i32> {
     let text = read_text(format!("/proc/{tid}/status")).map_err(|_| Errno::ESRCH)?;
     let line = text.lines().find_map(|l| l.strip_prefix("Tgid:"));
@@ -500,6 +519,29 @@ impl ProcessTable {
     pub fn everyone(&self) -> Vec<Arc<Process>> {
         self.enter_all();
         self.all()
+    }
+
+    /// The host inodes that the descriptors of any process watch, inotify(7). `ENOSPC` if not all can be
+    /// looked at. One that is on its way over a socket, and that nobody has open, is not seen.
+    pub fn watched(&self) -> Result<HashSet<BackingId>> {
+        let mut watched = HashSet::new();
+        for process in self.everyone() {
+            let tasks = entries(&format!("/proc/{}/task", process.tgid))?;
+            for task in tasks {
+                for fd in entries(&format!("{task}/fd"))? {
+                    let link = fs::read_link(&fd).unwrap_or_default();
+                    if link.as_os_str() != "anon_inode:inotify" {
+                        continue;
+                    }
+                    match read_text(fd.replace("/fd/", "/fdinfo/")) {
+                        Ok(info) => watched.extend(watched_in(&info)),
+                        Err(e) if is_gone(&e) => (),
+                        Err(_) => return Err(Errno::ENOSPC),
+                    }
+                }
+            }
+        }
+        Ok(watched)
     }
 
     /// The state that the first process started with.

@@ -113,6 +113,18 @@ fn of_deep_directories_of_a_volume() {
     let volume = format!("{}:/vol", dir.path().display());
     let mut command = duet_command(&["-v", &volume, "--workdir", "/vol"]);
     command.arg(program).arg("deep");
-    let held = held_after(command, &[200, 200]);
+    let held = held_after(command, &[100, 100]);
     assert!(held[1].descriptors <= 4096, "{held:?}");
+}
+
+/// More directories are watched, one after the other, than can be at once.
+#[test]
+fn of_watched_directories() {
+    let Some(program) = guest("hoard", Toolchain::Static) else {
+        return skip("of_watched_directories", "no gcc");
+    };
+    let mut command = duet_command(&[""; 0]);
+    command.arg(program).arg("watched");
+    let held = held_after(command, &[4000, 1000]);
+    assert!(held[1].descriptors < held[0].descriptors, "{held:?}");
 }

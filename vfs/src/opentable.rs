@@ -27,6 +27,7 @@ use crate::host_call;
 use crate::inode::BackingId;
 use crate::types::*;
 use crate::walk::Location;
+use crate::watch::watched_in;
 
 struct Entry {
     location: Location,
@@ -294,16 +295,10 @@ impl StandInTable {
     }
 }
 
-/// Numbers of the inodes that an inotify descriptor still watches, which its `fdinfo` names
-/// (proc_pid_fdinfo(5)).
-fn watched(inotify: &Inotify) -> std::io::Result<HashSet<u64>> {
+/// The inodes that an inotify descriptor still watches.
+fn watched(inotify: &Inotify) -> std::io::Result<HashSet<BackingId>> {
     let text = read_text(format!("/proc/self/fdinfo/{}", inotify.as_fd().as_raw_fd()))?;
-    let numbers = text.lines().filter_map(|l| {
-        let fields = l.strip_prefix("inotify ")?;
-        let hex = fields.split(' ').find_map(|f| f.strip_prefix("ino:"))?;
-        u64::from_str_radix(hex, 16).ok()
-    });
-    Ok(numbers.collect())
+    Ok(watched_in(&text).collect())
 }
 
 fn name(serial: u64) -> String {
@@ -397,7 +392,7 @@ impl Inner {
         if overflow {
             match watched(inotify) {
                 Ok(left) => {
-                    let gone = self.watches.extract_if(|_, id| !left.contains(&id.ino));
+                    let gone = self.watches.extract_if(|_, id| !left.contains(id));
                     dropped.extend(gone.filter_map(|(_, id)| self.by_id.remove(&id)));
                 }
                 // Wasteful, never wrong.

@@ -10,16 +10,21 @@
 //! A file is watched by having its directory shadowed. Files of an overlay's lower trees are copied up
 //! when their directory is watched, as long as the [`Budget`] lasts.
 //!
+//! Nobody tells of the end of a watch. With [`MAX_SHADOWS`] of them, those go that no descriptor of a guest
+//! watches any more, [`Vfs::forget_unwatched`].
+//!
 //! Not told: reading a directory, and reading files of a lower tree beyond the budget.
 //!
 //! # Locks
 //!
 //! Entries of a shadow change under the lock of the directory's dentry. `Watches::shadows` is a leaf.
 
-use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{AtFlags, OFlag, RenameFlags};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags};
@@ -28,10 +33,10 @@ use nix::unistd::UnlinkatFlags;
 use parking_lot::Mutex;
 
 use crate::counted::{
-    fchmodat, fstatat, mkdirat, mknodat, openat, renameat2, symlinkat, unlinkat, utimensat,
+    fchmodat, fstat, fstatat, mkdirat, mknodat, openat, renameat2, symlinkat, unlinkat, utimensat,
 };
 use crate::dentry::{Dentry, Super};
-use crate::inode::{DentryPolicy, Inode, NoCaller};
+use crate::inode::{BackingId, DentryPolicy, Inode, NoCaller};
 use crate::mount::Vfs;
 use crate::types::*;
 use crate::walk::Location;
@@ -104,9 +109,24 @@ impl Budget {
     }
 }
 
+/// What is to be watched on the host. The watch must be made while this is kept.
+pub struct Watched {
+    node: OwnedFd,
+    _shadow: Option<Arc<Shadow>>,
+}
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.node.as_raw_fd()
+    }
+}
+
 /// The host directory of a watched one.
 struct Shadow {
+    sb: Weak<Super>,
     dir: Arc<OwnedFd>,
+    /// When a watch was last about to be made, by [`Watches::wanted`].
+    wanted: AtomicU64,
     /// Its name in the store, which changes when the directory is moved.
     name: Mutex<String>,
     /// Keeps the place of the directory in the cache.
@@ -121,8 +141,15 @@ pub(crate) struct Watches {
     any: AtomicBool,
     shadows: Mutex<HashMap<usize, Arc<Shadow>>>,
     next: AtomicU64,
+    /// Counts watches.
+    wanted: AtomicU64,
+    /// When it was last looked which shadows are watched.
+    swept: Mutex<Option<Instant>>,
     budget: Budget,
 }
+
+/// How often, at most, it is looked which shadows are watched: this goes through all descriptors of a guest.
+const SWEEP: Duration = Duration::from_secs(1);
 
 impl Watches {
     pub(crate) fn new() -> Watches {
@@ -130,6 +157,8 @@ impl Watches {
             any: AtomicBool::new(false),
             shadows: Mutex::default(),
             next: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            swept: Mutex::default(),
             budget: Budget {
                 files: AtomicU64::new(1 << 14),
                 bytes: AtomicU64::new(256 << 20),
@@ -186,6 +215,23 @@ fn make_empty(dir: &OwnedFd, name: &[u8], kind: FileType) -> Result<()> {
     }
 }
 
+/// The host inodes that the inotify descriptor watches whose `fdinfo` this is (proc_pid_fdinfo(5)).
+pub fn watched_in(fdinfo: &str) -> impl Iterator<Item = BackingId> + '_ {
+    fdinfo.lines().filter_map(|line| {
+        let fields = line.strip_prefix("inotify ")?;
+        let hex = |name: &str| {
+            let value = fields.split(' ').find_map(|f| f.strip_prefix(name))?;
+            u64::from_str_radix(value, 16).ok()
+        };
+        // As the kernel keeps it: twenty bits are of the minor number.
+        let dev = u32::try_from(hex("sdev:")?).ok()?;
+        Some(BackingId {
+            dev: libc::makedev(dev >> 20, dev & 0xf_ffff),
+            ino: hex("ino:")?,
+        })
+    })
+}
+
 /// What goes wrong with a shadow costs an event, not the operation that it would have told of.
 fn note(what: &str, result: Result<()>) {
     if let Err(e) = result {
@@ -194,28 +240,106 @@ fn note(what: &str, result: Result<()>) {
 }
 
 impl Vfs {
-    /// An `O_PATH` descriptor of the host file or directory that is to be watched for `loc`. `EOPNOTSUPP`
+    /// The host file or directory that is to be watched for `loc`, as an `O_PATH` descriptor. `EOPNOTSUPP`
     /// for what never changes by the guest's doing; `ENOSPC` with too much of it.
-    pub fn watched_path(&self, loc: &Location) -> Result<OwnedFd> {
+    pub fn watched_path(&self, loc: &Location) -> Result<Watched> {
         let is_dir = loc.kind() == FileType::Directory;
         let exclusive = loc.sb().fs().dentry_policy() != DentryPolicy::Never;
         match loc.inode().watched_path() {
             Err(Errno::EOPNOTSUPP | Errno::ECONNREFUSED) if is_dir && exclusive => {
                 let shadow = self.shadow(loc.sb(), &loc.dentry, true)?;
-                crate::host_call::o_path(&*shadow.dir)
+                Ok(Watched {
+                    node: crate::host_call::o_path(&*shadow.dir)?,
+                    _shadow: Some(shadow),
+                })
             }
             Err(e) => Err(e),
-            Ok(fd) if is_dir => Ok(fd),
-            Ok(fd) => {
+            Ok(node) => {
                 let parent = loc.dentry.parent().filter(|_| !loc.dentry.is_deleted());
-                if let Some(parent) = parent.filter(|_| exclusive)
-                    && parent.inode().watched_path().is_err()
-                {
-                    self.shadow(loc.sb(), &parent, false)?;
-                }
-                Ok(fd)
+                let parent =
+                    parent.filter(|p| !is_dir && exclusive && p.inode().watched_path().is_err());
+                let shadow = parent.map(|p| self.shadow(loc.sb(), &p, false));
+                Ok(Watched {
+                    node,
+                    _shadow: shadow.transpose()?,
+                })
             }
         }
+    }
+
+    /// Drops the shadows that no descriptor of a guest watches, and whose files none watches. `watched` finds
+    /// out which host inodes are watched. Without effect if that was done a moment ago.
+    pub fn forget_unwatched(
+        &self,
+        watched: impl FnOnce() -> Result<HashSet<BackingId>>,
+    ) -> Result<()> {
+        {
+            let mut swept = self.watches.swept.lock();
+            if swept.is_some_and(|at| at.elapsed() < SWEEP) {
+                return Ok(());
+            }
+            *swept = Some(Instant::now());
+        }
+        // What is wanted later may not be among what is found.
+        let now = self.watches.wanted.fetch_add(1, Ordering::AcqRel);
+        let watched = watched()?;
+        let shadows: Vec<_> = self.watches.shadows.lock().values().cloned().collect();
+        for shadow in shadows {
+            note(
+                "an unwatched one",
+                self.forget_if_unwatched(&shadow, now, &watched),
+            );
+        }
+        Ok(())
+    }
+
+    fn forget_if_unwatched(
+        &self,
+        shadow: &Arc<Shadow>,
+        now: u64,
+        watched: &HashSet<BackingId>,
+    ) -> Result<()> {
+        // Those of the table and of the caller.
+        const NOBODYS: usize = 2;
+        let Some(sb) = shadow.sb.upgrade() else {
+            return Ok(());
+        };
+        let guard = shadow.dentry.lock();
+        let id = crate::host_call::backing(&fstat(&shadow.dir)?);
+        if Arc::strong_count(shadow) > NOBODYS
+            || shadow.wanted.load(Ordering::Acquire) > now
+            || watched.contains(&id)
+        {
+            return Ok(());
+        }
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(crate::host_call::proc_fd(shadow.dir.as_raw_fd()))
+            .map_err(|_| Errno::EIO)?
+        {
+            use std::os::unix::fs::DirEntryExt;
+            let entry = entry.map_err(|_| Errno::EIO)?;
+            let (dev, ino) = (id.dev, entry.ino());
+            if watched.contains(&BackingId { dev, ino }) {
+                return Ok(());
+            }
+            names.push(entry.file_name());
+        }
+        // Should this stop half-way, the next watch makes counterparts of what is missing.
+        shadow.complete.store(false, Ordering::Relaxed);
+        for name in &names {
+            let name = name.as_bytes();
+            let left = match sb.lookup_locked(&guard, name, &NoCaller)? {
+                Some(child) => child
+                    .inode()
+                    .depart(&shadow.place(name), Departure::Moved)?,
+                None => false,
+            };
+            if !left {
+                shadow.remove(name)?;
+            }
+        }
+        self.forget(shadow);
+        Ok(())
     }
 
     /// The shadow of a directory, made now if there is none. `complete`: events of files of lower trees
@@ -226,6 +350,7 @@ impl Vfs {
         if let Some(shadow) = &known
             && (!complete || shadow.complete.load(Ordering::Relaxed))
         {
+            self.want(shadow);
             return Ok(shadow.clone());
         }
         if dir.is_dead() {
@@ -234,8 +359,9 @@ impl Vfs {
         let is_new = known.is_none();
         let shadow = match known {
             Some(shadow) => shadow,
-            None => self.new_shadow(dir)?,
+            None => self.new_shadow(sb, dir)?,
         };
+        self.want(&shadow);
         let filled = (|| {
             let mut names = Vec::new();
             dir.inode().read_dir(0, &NoCaller, &mut |e| {
@@ -265,7 +391,12 @@ impl Vfs {
         Ok(shadow)
     }
 
-    fn new_shadow(&self, dir: &Arc<Dentry>) -> Result<Arc<Shadow>> {
+    fn want(&self, shadow: &Shadow) {
+        let now = self.watches.wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        shadow.wanted.store(now, Ordering::Release);
+    }
+
+    fn new_shadow(&self, sb: &Arc<Super>, dir: &Arc<Dentry>) -> Result<Arc<Shadow>> {
         if self.watches.shadows.lock().len() >= MAX_SHADOWS {
             return Err(Errno::ENOSPC);
         }
@@ -274,6 +405,8 @@ impl Vfs {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = openat(files, name.as_str(), flags, Mode::empty())?;
         Ok(Arc::new(Shadow {
+            sb: Arc::downgrade(sb),
+            wanted: AtomicU64::new(0),
             dir: Arc::new(opened),
             name: Mutex::new(name),
             dentry: dir.clone(),
@@ -329,7 +462,6 @@ impl Vfs {
     fn discard(&self, shadow: &Arc<Shadow>) {
         let path = crate::host_call::proc_fd(shadow.dir.as_raw_fd());
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-            use std::os::unix::ffi::OsStrExt;
             note(
                 "emptying its shadow",
                 shadow.remove(entry.file_name().as_bytes()),

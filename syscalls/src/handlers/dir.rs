@@ -109,7 +109,16 @@ pub(super) fn inotify_add_watch(t: &Task) -> Result<Reply> {
     how.set(Lookup::DIRECTORY, mask & libc::IN_ONLYDIR != 0);
     let location: Location = t.kernel.vfs.resolve(&t.cx(), &t.state.cwd, &path, how)?;
     t.kernel.vfs.access(&t.cx(), &location, libc::R_OK as u32)?;
-    let node = match t.kernel.vfs.watched_path(&location) {
+    let vfs = &t.kernel.vfs;
+    let node = match vfs.watched_path(&location) {
+        // Too many directories have been watched: most likely not all of them still are.
+        Err(Errno::ENOSPC) => {
+            vfs.forget_unwatched(|| t.kernel.processes.watched())?;
+            vfs.watched_path(&location)
+        }
+        other => other,
+    };
+    let node = match node {
         // Nothing on the host stands for this node, so nothing can be watched.
         Err(Errno::ECONNREFUSED) => return Err(Errno::ENOSYS),
         other => other?,

@@ -8,6 +8,7 @@ mod open_table;
 mod outside;
 mod permissions;
 mod walking;
+mod watches;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
