@@ -194,6 +194,13 @@ fn place() -> Result<tempfile::TempDir> {
     Ok(place)
 }
 
+/// Makes a directory that everybody may write to: to an ordinary user's layer its user is somebody else than
+/// who has made it.
+fn open_dir(path: &Path) -> std::io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, PermissionsExt::from_mode(0o777))
+}
+
 fn write_program(path: &Path) -> std::io::Result<()> {
     let mut file = fs::File::options()
         .write(true)
@@ -232,7 +239,7 @@ impl Bench<'_> {
         }
         if !works.is_empty() {
             let dir = self.place.join("material");
-            let made = fs::create_dir(&dir).and_then(|()| material::write(&dir));
+            let made = open_dir(&dir).and_then(|()| material::write(&dir));
             let made = made.and_then(|()| write_program(&dir.join("abibench")));
             made.map_err(|e| Error::on(&dir, e))?;
             for work in works {
@@ -368,7 +375,7 @@ impl Bench<'_> {
         let duration = self.plan.seconds.to_string();
         for prefix in ["tmp_", "overlay_"] {
             let dir = self.place.join(prefix.trim_end_matches('_'));
-            fs::create_dir(&dir).map_err(|e| Error::on(&dir, e))?;
+            open_dir(&dir).map_err(|e| Error::on(&dir, e))?;
             let mut subject = subject(&self.program, &["-d", &duration, "-f", sets::OF_TREES]);
             subject.command.push(dir.clone().into());
             match prefix {
