@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use duet_tests::{
@@ -536,6 +537,14 @@ fn signals_are_passed_on() {
         let volume = format!("{}:/v", dir.path().display());
         let mut command = duet_command(&["-v", &volume]);
         command.arg(&program).args(["sh", "-c", &format!("trap 'echo got > /v/got; exit 9' {name}; echo up > /v/up; while :; do sleep 0.02; done")]);
+        // What is ignored from the start (by nohup, say) cannot be trapped.
+        // SAFETY: async-signal-safe, and no handler.
+        unsafe {
+            command.pre_exec(move || {
+                libc::signal(number, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         let mut child = command.spawn().unwrap();
         for _ in 0..1000 {
             if dir.path().join("up").exists() {
