@@ -28,6 +28,8 @@ const MOST_DATA: usize = 16 << 20;
 const OVERHEAD: usize = 32;
 /// Longest control data, in bytes; `net.core.optmem_max` is less on most hosts.
 const MOST_CONTROL: u64 = 1 << 20;
+/// What messages that wait hold together, at most, in bytes; each descriptor counts as a page.
+const MOST_HELD: usize = 64 << 20;
 /// `SCM_MAX_FD`: descriptors in one message.
 const MOST_DESCRIPTORS: usize = 253;
 /// `sizeof(struct cmsghdr)`.
@@ -132,7 +134,19 @@ impl Message {
         Message::new(t, socket, &parts, control, path)
     }
 
+    /// What it holds, as [`MOST_HELD`] counts.
+    fn weight(&self) -> usize {
+        const DESCRIPTOR: usize = 4096;
+        self.data.len() + DESCRIPTOR * self.control.passed.len()
+    }
+
+    /// Sends it. ENOBUFS if it may have to wait and too much waits already.
     fn send(&self, socket: &OwnedFd, flags: i32) -> Result<i64> {
+        let _held = if flags & libc::MSG_DONTWAIT == 0 {
+            Some(Held::take(self.weight())?)
+        } else {
+            None
+        };
         let addr = host_address(format!("/proc/self/fd/{}", self.node.as_raw_fd()).as_bytes())?;
         let mut part = libc::iovec {
             iov_base: self.data.as_ptr().cast_mut().cast(),
@@ -160,6 +174,28 @@ impl Message {
             Err(Errno::EPERM) => send(&self.control.plain),
             other => other,
         }
+    }
+}
+
+/// A part of what messages that wait may hold.
+struct Held(usize);
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+impl Held {
+    fn take(weight: usize) -> Result<Held> {
+        let before = HELD.fetch_add(weight, Ordering::Relaxed);
+        let held = Held(weight);
+        if before.saturating_add(weight) > MOST_HELD {
+            return Err(Errno::ENOBUFS);
+        }
+        Ok(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
@@ -191,7 +227,7 @@ struct Control {
     /// Without, unless the caller gave one.
     plain: Vec<u64>,
     /// What descriptors in it stand for.
-    _passed: Vec<OwnedFd>,
+    passed: Vec<OwnedFd>,
 }
 
 /// Appends one piece of control data.
@@ -250,7 +286,7 @@ impl Control {
         Ok(Control {
             with_sender,
             plain,
-            _passed: passed,
+            passed,
         })
     }
 }
@@ -431,5 +467,46 @@ impl Messages {
             0 => Err(Errno::ENOENT),
             n => Ok(Reply::Value(n as i64)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let most = Held::take(MOST_HELD).unwrap();
+        assert_eq!(Held::take(1).err(), Some(Errno::ENOBUFS));
+        drop(most);
+        let all: Vec<Held> = (0..64).map(|_| Held::take(1 << 20).unwrap()).collect();
+        assert_eq!(Held::take(usize::MAX).err(), Some(Errno::ENOBUFS));
+        drop(all);
+        assert_eq!(HELD.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn control_data_is_laid_out_as_the_kernels() {
+        let mut control = Vec::new();
+        push(
+            &mut control,
+            libc::SOL_SOCKET,
+            libc::SCM_RIGHTS,
+            &[1, 0, 0, 0],
+        );
+        push(
+            &mut control,
+            libc::SOL_SOCKET,
+            libc::SCM_CREDENTIALS,
+            &[7; 12],
+        );
+        // SAFETY: integers alone.
+        let space = |len| unsafe { libc::CMSG_SPACE(len) } as usize;
+        assert_eq!(size_of_val(&control[..]), space(4) + space(12));
+        assert_eq!((control[0], control[3]), (20, 28));
+        let kind = |word: u64| ((word as u32) as i32, (word >> 32) as i32);
+        assert_eq!(kind(control[1]), (libc::SOL_SOCKET, libc::SCM_RIGHTS));
+        assert_eq!(kind(control[4]), (libc::SOL_SOCKET, libc::SCM_CREDENTIALS));
+        assert_eq!((control[2], control[6]), (1, 0x0707_0707));
     }
 }
