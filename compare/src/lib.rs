@@ -3,7 +3,7 @@
 //! [`session::compare`] runs a [`subject::Subject`] in each [`modes::Mode`] in turn, every run from an equal
 //! start ([`stage`]), and looks at what came of it: whether status, output and written files are those of
 //! the native run ([`agree`]), and what it took ([`figures`]). A mode of Duet is run as what a user would
-//! run, `duet run`, which tells of the inside in a file ([`inside`]). [`bench`] runs a built-in set of
+//! run, `duet run`, which tells of the inside in a file ([`inside`]). [`mod@bench`] runs a built-in set of
 //! measurements by the same means, with other programs of this kind beside, and [`suite`] many programs.
 //!
 //! Timed runs are left alone: what needs looking at processes, or counting each call, is measured in
@@ -19,7 +19,7 @@
 //! | [`spawn`], [`peers`], [`child`], [`processes`] | one run, from its start to its last process |
 //! | [`stats`], [`figures`], [`agree`] | many runs: medians, spread, agreement |
 //! | [`report`], [`text`], [`svg`], [`html`] | what is shown of it |
-//! | [`bench`], [`sets`], [`material`] | the built-in sets, and what they work on |
+//! | [`mod@bench`], [`sets`], [`material`] | the built-in sets, and what they work on |
 //! | [`tables`], [`page`], [`aims`], [`against`] | what is shown of them; what has changed |
 //! | [`suite`] | many programs, one verdict each |
 
