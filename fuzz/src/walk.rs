@@ -14,14 +14,16 @@ use std::sync::{Arc, LazyLock};
 
 use duet_vfs::tmp::TmpOptions;
 use duet_vfs::{
-    Context, Creds, DirEntry, Errno, FileType, Location, Lookup, NoCaller, OpenHow, Opened,
-    PathState, Result, SetTime, Timespec, Vfs,
+    Binding, Context, Creds, DirEntry, Errno, FileType, Location, Lookup, NoCaller, OpenHow,
+    Opened, PathState, Result, SetTime, Timespec, Vfs,
 };
 
 use crate::site::{Host, OUTSIDE_TIME, find, id, unmount};
 
 /// Operations done of one input at most.
 const MAX_OPERATIONS: usize = 300;
+/// Bytes of a Unix socket's path at most.
+const SUN_PATH: usize = 108;
 /// Places and descriptors kept at most.
 const MAX_KEPT: usize = 8;
 
@@ -409,7 +411,11 @@ impl World {
             29 => {
                 let (base, path) = (self.base(input), input.path());
                 let socket = UnixDatagram::unbound().map_err(|_| Errno::EMFILE)?;
-                vfs.bind_socket(&self.cx(), &base, &path, socket.as_fd())?;
+                let binding = Binding {
+                    socket: socket.as_fd(),
+                    path: path.get(..SUN_PATH).unwrap_or(&path),
+                };
+                vfs.bind_socket(&self.cx(), &base, &binding)?;
             }
             30 => {
                 let (base, path) = (self.base(input), input.path());
