@@ -3,6 +3,29 @@
 
 static char long_name[300], long_path[5000];
 
+/* What is made later never looks older, however soon after. */
+static void in_order(void)
+{
+    int nap = open("nap", O_CREAT | O_RDWR, 0600), older = 0;
+    for (int i = 0; i < 50; i++) {
+        struct stat before, after;
+        char name[16];
+        snprintf(name, sizeof name, "later%d", i);
+        if (write(nap, "x", 1) != 1 || fstat(nap, &before))
+            older += 1000;
+        int fd = open(name, O_CREAT | O_EXCL | O_WRONLY, 0600);
+        if (fd < 0 || fstat(fd, &after))
+            older += 1000;
+        close(fd);
+        struct timespec a = before.st_mtim, b = after.st_mtim;
+        older += b.tv_sec < a.tv_sec || (b.tv_sec == a.tv_sec && b.tv_nsec < a.tv_nsec);
+        unlink(name);
+    }
+    close(nap);
+    unlink("nap");
+    printf("older: %d\n", older);
+}
+
 int main(void)
 {
     begin("files");
@@ -10,6 +33,7 @@ int main(void)
     for (int i = 0; i < 4094; i += 2)
         memcpy(long_path + i, "./", 2);
 
+    in_order();
     OPEN("none", O_RDONLY, 0);
     OPEN("", O_RDONLY, 0);
     OPEN("new", O_CREAT | O_EXCL | O_WRONLY, 0644);

@@ -140,12 +140,13 @@ impl Content {
         false
     }
 
-    /// Opens the host file. `times` are the access and modification time of the empty file.
+    /// Opens the host file. `times` are the access and modification time of the empty file; `None`: those of the
+    /// moment.
     pub(super) fn open(
         &self,
         files: &OwnedFd,
         flags: i32,
-        times: (Timespec, Timespec),
+        times: Option<(Timespec, Timespec)>,
     ) -> Result<OpenedFile> {
         loop {
             let state = self.state.read().clone();
@@ -188,7 +189,7 @@ impl Content {
         &self,
         files: &OwnedFd,
         flags: i32,
-        (atime, mtime): (Timespec, Timespec),
+        times: Option<(Timespec, Timespec)>,
     ) -> Result<Option<OpenedFile>> {
         let mut state = self.state.write();
         if !matches!(*state, State::Empty) {
@@ -199,8 +200,9 @@ impl Content {
         let first = if path_only { libc::O_RDONLY } else { flags };
         let fd = serial.open(files, first | libc::O_CREAT | libc::O_EXCL)?;
         let made = fstat(&fd).and_then(|stat| {
-            let (atime, mtime) = (host_time(atime), host_time(mtime));
-            crate::counted::futimens(&fd, &atime, &mtime)?;
+            if let Some((atime, mtime)) = times {
+                crate::counted::futimens(&fd, &host_time(atime), &host_time(mtime))?;
+            }
             Ok(host_call::backing(&stat))
         });
         let id = match made {
@@ -227,7 +229,7 @@ impl Content {
         &self,
         files: &OwnedFd,
         size: u64,
-        times: (Timespec, Timespec),
+        times: Option<(Timespec, Timespec)>,
     ) -> Result<()> {
         if size == 0 && matches!(*self.state.read(), State::Empty) {
             return Ok(());
@@ -308,7 +310,7 @@ impl Content {
         files: &OwnedFd,
         at: &Place,
         how: Arrival,
-        (atime, mtime): (Timespec, Timespec),
+        times: Option<(Timespec, Timespec)>,
     ) -> Result<bool> {
         let (dir, name) = (at.dir(), at.name());
         let no_links = AtFlags::empty();
@@ -349,8 +351,11 @@ impl Content {
                 let serial = Serial::next();
                 let (made, no) = (serial.name(), UtimensatFlags::NoFollowSymlink);
                 make_file(files, made.as_bytes())?;
-                let times = (host_time(atime), host_time(mtime));
-                utimensat(files, made.as_str(), &times.0, &times.1, no)
+                let dated = times.map_or(Ok(()), |(atime, mtime)| {
+                    let (atime, mtime) = (host_time(atime), host_time(mtime));
+                    utimensat(files, made.as_str(), &atime, &mtime, no)
+                });
+                dated
                     .and_then(|()| move_to(files, made.as_str(), dir, name))
                     .inspect_err(|_| serial.unlink(files))?;
             }

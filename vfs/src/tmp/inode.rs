@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
@@ -54,6 +54,8 @@ pub struct TmpInode {
     ino: u64,
     kind: FileType,
     meta: RwLock<Meta>,
+    /// Whether somebody knows its times.
+    dated: AtomicBool,
     data: Data,
 }
 
@@ -94,6 +96,7 @@ impl TmpInode {
                 btime: now,
                 xattrs: None,
             }),
+            dated: AtomicBool::new(false),
             data,
         }))
     }
@@ -114,10 +117,16 @@ impl TmpInode {
         self.kind == FileType::Directory
     }
 
-    /// Times of the contents while there is no host file.
-    fn times(&self) -> (Timespec, Timespec) {
+    /// Times that a host file is to have that is made for the contents; `None` if it may have its own: the kernel
+    /// stamps files better than anybody else could, so that what is made later never looks older.
+    fn times(&self) -> Option<(Timespec, Timespec)> {
+        const JUST_NOW: i64 = 20_000_000;
         let meta = self.meta.read();
-        (meta.atime, meta.mtime)
+        let now = now();
+        let age = (now.sec - meta.mtime.sec) * 1_000_000_000 + i64::from(now.nsec)
+            - i64::from(meta.mtime.nsec);
+        let own = !self.dated.load(Ordering::Relaxed) && (0..JUST_NOW).contains(&age);
+        (!own).then_some((meta.atime, meta.mtime))
     }
 
     /// Adds a node made by `make` under a free name.
@@ -228,6 +237,7 @@ impl Inode for TmpInode {
     }
 
     fn attr(&self) -> Result<Attr> {
+        self.dated.store(true, Ordering::Relaxed);
         let host = match &self.data {
             Data::Regular(content) => content.stat(&self.fs.files)?,
             _ => None,
@@ -275,6 +285,7 @@ impl Inode for TmpInode {
     }
 
     fn set_attr(&self, changes: &SetAttr) -> Result<()> {
+        self.dated.store(true, Ordering::Relaxed);
         let now = now();
         let time = |t: SetTime| match t {
             SetTime::Now => now,
