@@ -124,12 +124,8 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
         })
     };
     match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
-        // The close of a file that was written is an event (inotify(7)): where one may wait for it, it is to
-        // be the caller's.
-        Opened::File(fd) => reply(
-            fd,
-            writes(how.flags) && t.kernel.watches.load(Ordering::Relaxed),
-        ),
+        // The close of a file is an event (inotify(7)): where one may wait for it, it is to be the caller's.
+        Opened::File(fd) => reply(fd, t.kernel.watches.load(Ordering::Relaxed)),
         Opened::End(fd) => reply(fd, true),
         Opened::Blocking(location, flags) => open_blocking(t, location, flags, cloexec),
     }
