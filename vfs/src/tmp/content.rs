@@ -244,11 +244,15 @@ impl Content {
     pub(super) fn set_times(
         &self,
         files: &OwnedFd,
-        atime: Option<Timespec>,
-        mtime: Option<Timespec>,
+        atime: Option<SetTime>,
+        mtime: Option<SetTime>,
     ) -> Result<()> {
-        let keep = TimeSpec::UTIME_OMIT;
-        let (atime, mtime) = (atime.map_or(keep, host_time), mtime.map_or(keep, host_time));
+        let time = |t| match t {
+            None => TimeSpec::UTIME_OMIT,
+            Some(SetTime::Now) => TimeSpec::UTIME_NOW,
+            Some(SetTime::At(t)) => host_time(t),
+        };
+        let (atime, mtime) = (time(atime), time(mtime));
         let state = self.state.read().clone();
         match state {
             State::Empty => Ok(()),

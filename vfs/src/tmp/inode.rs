@@ -291,8 +291,7 @@ impl Inode for TmpInode {
             SetTime::Now => now,
             SetTime::At(t) => t,
         };
-        let mut atime = changes.atime.map(time);
-        let mut mtime = changes.mtime.map(time);
+        let (atime, mut mtime) = (changes.atime, changes.mtime);
         if let Some(size) = changes.size {
             let Data::Regular(content) = &self.data else {
                 return Err(Errno::EINVAL);
@@ -301,7 +300,7 @@ impl Inode for TmpInode {
                 return Err(Errno::ENOSPC);
             }
             content.truncate(&self.fs.files, size, self.times())?;
-            mtime = mtime.or(Some(now));
+            mtime = mtime.or(Some(SetTime::Now));
         }
         if let Data::Regular(content) = &self.data
             && (atime.is_some() || mtime.is_some())
@@ -312,8 +311,8 @@ impl Inode for TmpInode {
         meta.mode = changes.mode.map_or(meta.mode, |m| m & 0o7777);
         meta.uid = changes.uid.unwrap_or(meta.uid);
         meta.gid = changes.gid.unwrap_or(meta.gid);
-        meta.atime = atime.take().unwrap_or(meta.atime);
-        meta.mtime = mtime.take().unwrap_or(meta.mtime);
+        meta.atime = atime.map_or(meta.atime, time);
+        meta.mtime = mtime.map_or(meta.mtime, time);
         meta.ctime = now;
         Ok(())
     }
