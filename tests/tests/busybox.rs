@@ -95,11 +95,11 @@ fn background_jobs() {
         r#"
 sleep 0.1 & p=$!; wait $p; echo "waited $?"
 (exit 5) & wait $!; echo $?
-sleep 100 & p=$!; kill $p; wait $p; echo $?
+sleep 100 & p=$!; { kill $p; wait $p; } 2>/dev/null; echo $?
 for i in 1 2 3 4 5 6 7 8; do (sleep 0.0$i; echo $i >> out) & done; wait; sort out
 trap 'echo usr1' USR1; (sleep 0.1; kill -USR1 $$) & wait; wait; echo done
 (trap 'echo term; exit 6' TERM; sleep 0.1 & wait; while :; do sleep 0.05; done) & p=$!; sleep 0.7; kill $p; wait $p; echo $?
-timeout 0.1 sleep 10; echo $?
+{ timeout 0.1 sleep 10; } 2>/dev/null; echo $?
 nohup true > /dev/null 2>&1; setsid true; nice -n 5 nice; start-stop-daemon -S -x /none -b 2>/dev/null; echo $?
 "#,
     );
