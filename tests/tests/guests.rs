@@ -182,6 +182,7 @@ guests! {
     datagram: "datagram" Static;
     datagram_musl: "datagram" Musl;
     peers: "peers" Static root true;
+    peers_pidfd: "peers" Static root true ["pidfd"];
     locks: "locks" Static;
     openat2: "openat2" Static;
     opath: "opath" Static;
