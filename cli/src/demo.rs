@@ -29,6 +29,7 @@ pub fn main() -> Result<u8> {
             env: vec![c"PATH=/bin".into(), c"HOME=/".into()],
             tree: Tree::Bare,
             volumes: Vec::new(),
+            keep_id: false,
             tmpfs: Vec::new(),
             workdir: None,
             uid: 0,

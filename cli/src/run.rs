@@ -81,6 +81,10 @@ pub struct Options {
     /// Show a file or directory of the host in the tree
     #[arg(short, long = "volume", value_name = "SRC:DST[:ro]", value_parser = parse_volume)]
     volumes: Vec<Volume>,
+    /// Show what is yours in a volume or the host's tree as the user's inside (--user), not as root's. Makes no
+    /// difference to root
+    #[arg(long)]
+    keep_id: bool,
     /// Mount an empty tmpfs
     #[arg(long, value_name = "DST", value_parser = parse_absolute)]
     tmpfs: Vec<OsString>,
@@ -334,6 +338,7 @@ pub fn config(options: &Options) -> Result<Config> {
         env: environment(options)?,
         tree,
         volumes: options.volumes.clone(),
+        keep_id: options.keep_id,
         tmpfs: options
             .tmpfs
             .iter()

@@ -162,6 +162,8 @@ fn layered(subject: &Subject, mode: Mode, purpose: Purpose, duet: &Path, stage: 
     command.arg("-w").arg(subject.working_directory(&work));
     let (uid, gid) = subject.user;
     command.args(["-u", &format!("{uid}:{gid}")]);
+    // Natively an ordinary user's files are its own.
+    command.arg("--keep-id");
     // The variables that `duet run` sets by itself go, if they are not the subject's.
     for (name, value) in &subject.env {
         let mut setting = name.clone();

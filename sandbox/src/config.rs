@@ -112,6 +112,8 @@ pub struct Config {
     pub tree: Tree,
     /// Volumes.
     pub volumes: Vec<Volume>,
+    /// Whether what the caller owns in a volume, or in [`Tree::Host`], is shown as the guest's user's, not as root's.
+    pub keep_id: bool,
     /// Directories to mount an empty tmpfs at.
     pub tmpfs: Vec<Vec<u8>>,
     /// Working directory in the tree; by default the caller's with [`Tree::Host`], else `/`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use duet_vfs::dev::{PtsFs, new_dev};
-use duet_vfs::host::{HostFs, HostOptions};
+use duet_vfs::host::{HostFs, HostOptions, IdMap};
 use duet_vfs::overlay::{OverlayFs, Upper};
 use duet_vfs::proc::{ProcFs, ProcessSource};
 use duet_vfs::sys::SysFs;
@@ -84,8 +84,14 @@ pub fn build(
         Tree::Directory {
             path,
             writable: false,
-        } => (throw_away(path, tmp(0o755)?)?, "overlay"),
-        Tree::Host => (throw_away(Path::new("/"), tmp(0o755)?)?, "overlay"),
+        } => {
+            let ids = IdMap::invoking_user();
+            (throw_away(path, tmp(0o755)?, ids)?, "overlay")
+        }
+        Tree::Host => {
+            let root = Path::new("/");
+            (throw_away(root, tmp(0o755)?, host_ids(config))?, "overlay")
+        }
     };
     let vfs = Vfs::new(store, root, MountFlags::empty(), source)
         .map_err(|e| Error::step("making the tree", e))?;
@@ -123,6 +129,7 @@ pub fn build(
         let options = HostOptions {
             shared: true,
             read_only: v.read_only,
+            ids: host_ids(config),
             ..HostOptions::default()
         };
         let fs = host(&v.source, options)?;
@@ -196,11 +203,21 @@ fn host(path: &Path, options: HostOptions) -> Result<Arc<HostFs>> {
     HostFs::new(fd, options).map_err(failed)
 }
 
+/// As whose the guest sees what the caller owns on the host, outside trees made for guests.
+fn host_ids(config: &Config) -> IdMap {
+    let ids = IdMap::invoking_user();
+    match config.keep_id {
+        true => ids.shown_as(config.uid, config.gid),
+        false => ids,
+    }
+}
+
 /// A host directory that stays as it is, under an upper layer that is gone after the run.
-fn throw_away(path: &Path, upper: Arc<TmpFs>) -> Result<Arc<OverlayFs>> {
+fn throw_away(path: &Path, upper: Arc<TmpFs>, ids: IdMap) -> Result<Arc<OverlayFs>> {
     let options = HostOptions {
         read_only: true,
         layer: true,
+        ids,
         ..HostOptions::default()
     };
     let lower = host(path, options)?.root();

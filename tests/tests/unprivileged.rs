@@ -200,3 +200,53 @@ fn escapes_as_nobody() {
         );
     }
 }
+
+/// What a run writes to its directory it can write in every mode, and a program reads what is its user's own.
+#[test]
+fn nobody_compares() {
+    let test = "nobody_compares";
+    if !is_root() {
+        return skip(
+            test,
+            "not root, so the other tests already run unprivileged",
+        );
+    }
+    let dir = tempdir();
+    let program = dir.path().join("duet");
+    copy_program(duet(), &program);
+    let start = dir.path().join("start");
+    std::fs::create_dir(&start).unwrap();
+    std::fs::write(start.join("a"), "one\n").unwrap();
+    let own = dir.path().join("own");
+    std::fs::write(&own, "private\n").unwrap();
+    std::fs::set_permissions(&own, PermissionsExt::from_mode(0o600)).unwrap();
+    for path in [dir.path(), &program, &start, &start.join("a"), &own] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let script = format!(
+        "echo x >f; echo two >>a; chmod 600 a; stat -c '%u %a %n' a f; cat {}",
+        own.display()
+    );
+    let mut command = Command::new(&program);
+    command
+        .args([
+            "compare",
+            "--modes",
+            "native,layer:seccomp",
+            "--runs",
+            "1",
+            "--dir",
+        ])
+        .arg(&start)
+        .args(["--host-root", "--", "sh", "-c", &script])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", dir.path())
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY);
+    let output = command_output(command, b"");
+    assert_eq!(output.status, 0, "{output:#?}");
+    assert!(output.stdout.contains("files written"), "{output:#?}");
+    assert!(!output.stdout.contains("DIFFERS"), "{output:#?}");
+}

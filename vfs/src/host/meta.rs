@@ -61,13 +61,15 @@ impl Meta {
     }
 }
 
-/// Which host owner is shown to the guest as root.
+/// Which host owner is shown to the guest as somebody else, by default as root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdMap {
-    /// Host user shown as uid 0.
+    /// Host user shown as another.
     pub uid: Option<u32>,
-    /// Host group shown as gid 0.
+    /// Host group shown as another.
     pub gid: Option<u32>,
+    /// The user and group that they are shown as.
+    pub shown: (u32, u32),
 }
 
 impl IdMap {
@@ -80,7 +82,16 @@ impl IdMap {
             IdMap {
                 uid: Some(uid.as_raw()),
                 gid: Some(gid.as_raw()),
+                shown: (0, 0),
             }
+        }
+    }
+
+    /// The same owner, shown as this user and group.
+    pub fn shown_as(self, uid: u32, gid: u32) -> IdMap {
+        IdMap {
+            shown: (uid, gid),
+            ..self
         }
     }
 
@@ -89,12 +100,12 @@ impl IdMap {
         Meta {
             mode: stat.mode,
             uid: if self.uid == Some(stat.uid) {
-                0
+                self.shown.0
             } else {
                 stat.uid
             },
             gid: if self.gid == Some(stat.gid) {
-                0
+                self.shown.1
             } else {
                 stat.gid
             },
