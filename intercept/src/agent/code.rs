@@ -170,8 +170,8 @@ pub fn text() -> [Piece; 2] {
     [Piece::new(CODE, code()), Piece::new(MARK, MARK_TEXT)]
 }
 
-/// Where to read [`MARK_LEN`] bytes that tell whether a process has an agent's text: one that it was
-/// forked with.
+/// Where to read what tells whether a process has an agent's text, one that it was forked with; and what it
+/// reads then.
 pub fn mark() -> (u64, [u8; 8]) {
     (MARK, MARK_TEXT)
 }
