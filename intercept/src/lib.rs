@@ -164,6 +164,10 @@ pub trait Engine: Send + Sync {
         true
     }
 
+    /// Gives all guest threads that the engine holds on a processor for the moment the affinity back that they
+    /// had: it is about to be looked at.
+    fn let_go(&self) {}
+
     /// The descriptor that the engine itself keeps in the table of a process (its id in the
     /// supervisor's numbers) and that the guest is not to be shown.
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {

@@ -129,6 +129,10 @@ impl<E: Engine> Engine for Observed<E> {
         self.engine.leaves_tracing()
     }
 
+    fn let_go(&self) {
+        self.engine.let_go();
+    }
+
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {
         self.engine.own_descriptor(pid)
     }

@@ -111,7 +111,7 @@ pub fn spawn<T: Send + 'static>(
 }
 
 /// Lets the calling thread go, if it is held.
-fn release() {
+pub(crate) fn release() {
     HOLD.with(|hold| {
         if let Hold::Held { own, .. } = hold.replace(Hold::Free) {
             // It was possible before.
@@ -141,6 +141,41 @@ fn hold_here(caller: Tid) -> Option<usize> {
         });
         Some(cpu)
     })
+}
+
+/// Holds the calling thread where it is, until it is let go with [`release`] or starts a thread. Returns where.
+pub(crate) fn stay() -> Option<usize> {
+    if let Hold::Held { cpu, .. } = HOLD.get() {
+        return Some(cpu);
+    }
+    hold_here(Tid(0))
+}
+
+/// Holds `tid`, whose affinity is `own`, on `cpu`. `None` if that cannot be done or makes no difference.
+pub(crate) fn move_to(tid: Tid, own: &cpu_set_t, cpu: usize) -> Option<()> {
+    // SAFETY: `only` has checked that `cpu` is within a set, and sets are plain data.
+    let here =
+        only(cpu).filter(|_| unsafe { libc::CPU_COUNT(own) > 1 && libc::CPU_ISSET(cpu, own) })?;
+    set_affinity(tid, &here).ok()
+}
+
+/// Lets `tid`, which was held on `cpu`, go to `own`, unless somebody else has moved it.
+pub(crate) fn move_back(tid: Tid, own: &cpu_set_t, cpu: usize) {
+    if is_on(tid, cpu) {
+        // It may be gone.
+        let _ = set_affinity(tid, own);
+    }
+}
+
+/// Whether `tid` may run on `cpu` alone.
+pub(crate) fn is_on(tid: Tid, cpu: usize) -> bool {
+    affinity(tid).is_ok_and(|set| is_only(&set, cpu))
+}
+
+/// Whether `set` is `cpu` alone.
+pub(crate) fn is_only(set: &cpu_set_t, cpu: usize) -> bool {
+    // SAFETY: sets are plain data.
+    only(cpu).is_some_and(|only| unsafe { libc::CPU_EQUAL(&only, set) })
 }
 
 /// A caller held on one processor; dropped, it has the affinity that it had.
@@ -186,7 +221,7 @@ fn only(cpu: usize) -> Option<cpu_set_t> {
 }
 
 /// The processors that `tid` (0: the calling thread) may run on. `EINVAL` on hosts of more than 1,024.
-fn affinity(tid: Tid) -> Result<cpu_set_t> {
+pub(crate) fn affinity(tid: Tid) -> Result<cpu_set_t> {
     // SAFETY: a set is plain data, and as large as said.
     unsafe {
         let mut set: cpu_set_t = mem::zeroed();

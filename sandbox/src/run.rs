@@ -455,6 +455,10 @@ fn build_filter(config: &Config, secrets: Secrets) -> Vec<libc::sock_filter> {
         &Disposition::Native,
         &Disposition::Emulated,
     );
+    let of_engine = |row: &&Row| {
+        let needed = intercept::ptrace::ON_AFFINITIES;
+        config.engine == Engine::Ptrace && needed.contains(&i64::from(row.nr))
+    };
     let seen = |row: &&Row| match &config.seen {
         Seen::Intercepted => false,
         Seen::With(numbers) => numbers.contains(&row.nr),
@@ -470,6 +474,10 @@ fn build_filter(config: &Config, secrets: Secrets) -> Vec<libc::sock_filter> {
             },
             libc::SYS_sendmsg => Row {
                 disposition: HAND_OVER,
+                ..*row
+            },
+            _ if of_engine(&row) => Row {
+                disposition: Disposition::Emulated,
                 ..*row
             },
             _ if !seen(&row) => *row,

@@ -102,6 +102,12 @@ impl ProcessSource for Source {
         Some(view)
     }
 
+    fn about_to_show_affinities(&self) {
+        if let Some(engine) = self.engine.get() {
+            engine.let_go();
+        }
+    }
+
     fn mounts(&self) -> Vec<MountInfo> {
         self.vfs
             .get()

@@ -195,6 +195,8 @@ guests! {
     procs: "procs" Static;
     procs_musl: "procs" Musl;
     threads: "threads" Static;
+    affinity: "affinity" Static;
+    affinity_dynamic: "affinity" Dynamic;
     busy: "busy" Static;
     busy_dynamic: "busy" Dynamic;
     threads_musl: "threads" Musl;

@@ -24,12 +24,13 @@
 //!   and so its own sandbox, until that is ended from outside.
 //! - vsyscalls (the legacy page of the kernel's) have no exit stop; their results are not known.
 
+mod hold;
 mod remote;
 mod tracer;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,13 +38,17 @@ use std::time::Duration;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, gettid};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::{Answer, Call, Engine, Errno, Observer, Replacement, Result};
 use tracer::Tracer;
 
 /// What a filter for this engine answers for intercepted calls.
 pub const ACTION: u32 = libc::SECCOMP_RET_TRACE | TRACE_DATA;
+
+/// Native calls that the engine has to see nevertheless: where guest threads may run, it changes for moments.
+pub const ON_AFFINITIES: [libc::c_long; 2] =
+    [libc::SYS_sched_getaffinity, libc::SYS_sched_setaffinity];
 
 /// Tells Duet's filter from one of the guest's own.
 const TRACE_DATA: u32 = 0x4475;
@@ -62,6 +67,68 @@ struct Shared {
     waiting: Mutex<HashMap<i32, u64>>,
     /// The descriptor that each process has for the engine.
     sockets: Mutex<HashMap<i32, RawFd>>,
+    ticks: Ticks,
+    /// No guest is left.
+    over: AtomicBool,
+}
+
+/// What has the tracing thread look after threads that are held, and do not stop.
+#[derive(Default)]
+struct Ticks {
+    /// Whether there are any.
+    wanted: Mutex<bool>,
+    change: Condvar,
+    /// Counts stops.
+    stops: AtomicU64,
+    /// The tracing thread waits for one.
+    waits: AtomicBool,
+    /// It is to look.
+    due: AtomicBool,
+}
+
+impl Ticks {
+    fn want(&self, wanted: bool) {
+        *self.wanted.lock() = wanted;
+        if wanted {
+            self.change.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    /// Ticks while threads are held. For a thread of its own.
+    fn tick(&self, owner: i32) {
+        let mut seen = 0;
+        loop {
+            let mut wanted = self.ticks.wanted.lock();
+            while !*wanted {
+                if self.over.load(Ordering::Acquire) {
+                    return;
+                }
+                self.ticks.change.wait(&mut wanted);
+            }
+            drop(wanted);
+            std::thread::sleep(hold::TICK);
+            let stops = self.ticks.stops.load(Ordering::Relaxed);
+            // One that has stops to see to looks at its clock itself.
+            if stops == seen && self.ticks.waits.load(Ordering::Acquire) {
+                self.ticks.due.store(true, Ordering::Release);
+                if let Err(e) = interrupt(owner) {
+                    log::debug!("the tracing thread is gone: {e}");
+                    return;
+                }
+            }
+            seen = stops;
+        }
+    }
+}
+
+/// Interrupts what the thread waits for.
+fn interrupt(owner: i32) -> Result<()> {
+    let (group, urgent) = (std::process::id(), libc::SIGURG);
+    // SAFETY: integers; the thread is one of ours or none.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, group, owner, urgent) };
+    Errno::result(sent).map(drop)
 }
 
 /// The engine.
@@ -72,8 +139,12 @@ pub struct Ptrace {
     tracer: Mutex<Tracer>,
     requests: Mutex<VecDeque<Request>>,
     shared: Arc<Shared>,
-    /// No guest is left.
-    over: AtomicBool,
+}
+
+impl Drop for Ptrace {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl Ptrace {
@@ -86,8 +157,14 @@ impl Ptrace {
             tracer: Mutex::new(Tracer::new(observer, shared.clone(), mark)),
             requests: Mutex::default(),
             shared,
-            over: AtomicBool::new(false),
         }
+    }
+
+    /// No guest is left.
+    fn end(&self) {
+        self.shared.over.store(true, Ordering::Release);
+        let _held = self.shared.ticks.wanted.lock();
+        self.shared.ticks.change.notify_one();
     }
 
     /// Starts to trace `pid`, which must not have installed the filter yet. The calling thread becomes
@@ -109,6 +186,11 @@ impl Ptrace {
             | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(Pid::from_raw(pid), options)?;
         self.tracer.lock().add_first(pid);
+        let shared = self.shared.clone();
+        let ticks = crate::spawn("duet-ticks", move || shared.tick(me));
+        if let Err(e) = ticks {
+            log::warn!("starting a thread: {e}; threads stay where they are held for longer");
+        }
         Ok(())
     }
 
@@ -128,13 +210,10 @@ impl Ptrace {
             }
         }));
         loop {
-            if self.over.load(Ordering::Acquire) {
+            if self.shared.over.load(Ordering::Acquire) {
                 self.requests.lock().clear();
             }
-            let (group, urgent) = (std::process::id(), libc::SIGURG);
-            // SAFETY: integers; the thread is one of ours or none.
-            let sent = unsafe { libc::syscall(libc::SYS_tgkill, group, owner, urgent) };
-            Errno::result(sent)?;
+            interrupt(owner)?;
             match wait.recv_timeout(NUDGE) {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Timeout) => (),
@@ -159,15 +238,23 @@ impl Engine for Ptrace {
                     None => break,
                 }
             }
-            match tracer::wait(-1) {
+            let ticks = &self.shared.ticks;
+            ticks.waits.store(true, Ordering::Release);
+            let stop = tracer::wait(-1);
+            ticks.waits.store(false, Ordering::Release);
+            match stop {
                 Ok((tid, status)) => {
                     if let Some(call) = tracer.event(tid, status) {
                         return Ok(Some(call));
                     }
                 }
-                Err(Errno::EINTR) => (),
+                Err(Errno::EINTR) => {
+                    if ticks.due.swap(false, Ordering::AcqRel) {
+                        tracer.holds.tick();
+                    }
+                }
                 Err(Errno::ECHILD) => {
-                    self.over.store(true, Ordering::Release);
+                    self.end();
                     self.requests.lock().clear();
                     return Ok(None);
                 }
@@ -220,6 +307,16 @@ impl Engine for Ptrace {
     fn leaves_tracing(&self) -> bool {
         // A thread has one tracer.
         false
+    }
+
+    fn let_go(&self) {
+        let done = self.request(|t| {
+            t.holds.let_all_go();
+            Ok(())
+        });
+        if let Err(e) = done {
+            log::debug!("nobody is held any more: {e}");
+        }
     }
 
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
+use super::hold::Runs;
 use super::tracer::{self, Called, Socket, State, Stop, Tracer};
 use crate::observer::send_descriptor;
 use crate::{ARCH_X86_64, Call, Errno, Replacement, Result, Tid, mem};
@@ -261,6 +262,7 @@ impl Tracer {
                 }
             }
         }
+        self.holds.runs(tid, Runs::Call);
         let mut signal = 0;
         for _ in 0..MOST_STOPS {
             tracer::resume(tid, true, signal)?;

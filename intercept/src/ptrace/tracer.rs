@@ -10,6 +10,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::hold::{Holds, Runs};
 use super::{Shared, TRACE_DATA};
 use crate::observer::{ERESTARTSYS, ended};
 use crate::{ARCH_X86_64, Answer, Call, Ended, Errno, Observer, Replacement, Result, Tid};
@@ -93,6 +94,18 @@ pub(super) struct Tracer {
     pub(super) mark: u32,
     /// Counts messages with descriptors.
     pub(super) messages: u64,
+    pub(super) holds: Holds,
+    early: Vec<Early>,
+}
+
+/// A new thread that has stopped before its parent has told of it, and whose affinity hangs on that.
+struct Early {
+    tid: i32,
+    /// With what it has stopped.
+    status: i32,
+    tgid: i32,
+    /// The parent of its process.
+    parent: Option<i32>,
 }
 
 /// Waits for a traced thread, or for any (-1).
@@ -166,6 +179,16 @@ fn poke(tid: i32, offset: usize, value: u64) -> Result<()> {
     ptrace::write_user(Pid::from_raw(tid), at, value as i64)
 }
 
+/// The process of a thread, and the parent of that.
+fn family(tid: i32) -> (i32, Option<i32>) {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let field = |name: &str| -> Option<i32> {
+        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+        line.trim().parse().ok()
+    };
+    (field("Tgid:").unwrap_or(tid), field("PPid:"))
+}
+
 /// Puts a call's number and arguments into registers.
 pub(super) fn set_args(regs: &mut user_regs_struct, args: [u64; 6]) {
     [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
@@ -181,6 +204,8 @@ impl Tracer {
             tasks: HashMap::new(),
             processes: HashMap::new(),
             observer,
+            holds: Holds::new(shared.clone()),
+            early: Vec::new(),
             shared,
             next_id: 1,
             mark,
@@ -205,17 +230,27 @@ impl Tracer {
         if self.tasks.contains_key(&tid) {
             return;
         }
-        let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-        let field = |name: &str| -> Option<i32> {
-            let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-            line.trim().parse().ok()
-        };
-        let tgid = field("Tgid:").unwrap_or(tid);
+        let (tgid, parent) = family(tid);
         // A copy of its parent's memory has the page too. The parent is still in its fork: it cannot
         // have executed anything meanwhile.
-        let parent = field("PPid:").and_then(|p| self.processes.get(&p));
+        let parent = parent.and_then(|p| self.processes.get(&p));
         let page = parent.and_then(|p| p.page);
         self.add(tid, tgid, page);
+    }
+
+    /// Goes on with children that were there before their parent said so: `tid` has made them, unless it says
+    /// more.
+    fn settle_early(&mut self, tid: i32) {
+        let Some(group) = self.tasks.get(&tid).map(|t| t.tgid) else {
+            return;
+        };
+        let of_group = |e: &mut Early| e.tgid == group || e.parent == Some(group);
+        let settled: Vec<Early> = self.early.extract_if(.., of_group).collect();
+        for child in settled {
+            self.holds.made(child.tid, tid);
+            self.adopt(child.tid);
+            self.event(child.tid, child.status);
+        }
     }
 
     /// One report of the kernel's. A call, if it is one to serve.
@@ -224,13 +259,31 @@ impl Tracer {
             self.end(tid, status);
             return None;
         }
-        self.adopt(tid);
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        if !self.tasks.contains_key(&tid) {
+            if self.holds.may_have_inherited(tid) {
+                let (tgid, parent) = family(tid);
+                self.early.push(Early {
+                    tid,
+                    status,
+                    tgid,
+                    parent,
+                });
+                return None;
+            }
+            self.adopt(tid);
+        }
+        self.holds.stopped(tid);
+        let forks = matches!(
+            event,
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
+        );
+        if !(forks || self.early.is_empty()) {
+            self.settle_early(tid);
+        }
         match event {
             libc::PTRACE_EVENT_SECCOMP => return self.filter_stop(tid),
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
-                self.forked(tid);
-            }
+            _ if forks => self.forked(tid),
             libc::PTRACE_EVENT_EXEC => self.executed(tid),
             libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => {
                 if let Some(o) = &self.observer {
@@ -262,6 +315,8 @@ impl Tracer {
             state,
             Some(State::Native(_) | State::Interrupted(_) | State::Replaced { .. })
         );
+        let runs = if to_call { Runs::Call } else { Runs::Program };
+        self.holds.runs(tid, runs);
         self.note(tid, resume(tid, to_call, signal));
     }
 
@@ -276,6 +331,9 @@ impl Tracer {
 
     pub(super) fn end(&mut self, tid: i32, status: i32) {
         self.shared.waiting.lock().remove(&tid);
+        self.settle_early(tid);
+        self.early.retain(|e| e.tid != tid);
+        self.holds.ended(tid);
         let Some(task) = self.tasks.remove(&tid) else {
             return;
         };
@@ -293,6 +351,7 @@ impl Tracer {
             return;
         };
         let child = child as i32;
+        self.holds.made(child, tid);
         self.adopt(child);
         let group = |t: i32| self.tasks.get(&t).map(|t| t.tgid);
         let parent = group(tid);
@@ -304,6 +363,11 @@ impl Tracer {
         }
         if let Some(o) = &self.observer {
             o.started(Tid(tid), Tid(child));
+        }
+        let early = self.early.iter().position(|e| e.tid == child);
+        if let Some(at) = early {
+            let child = self.early.swap_remove(at);
+            self.event(child.tid, child.status);
         }
     }
 
@@ -319,6 +383,7 @@ impl Tracer {
         if former != tid
             && let Some(task) = self.tasks.remove(&former)
         {
+            self.holds.renamed(former, tid);
             self.shared.waiting.lock().remove(&tid);
             self.tasks.insert(tid, task);
         }
@@ -359,12 +424,14 @@ impl Tracer {
         }
         if data != TRACE_DATA {
             // A filter of the guest's own, which has no tracer (seccomp(2)).
-            let refused = skip(tid, -i64::from(Errno::ENOSYS as i32)).and_then(|()| {
-                task.state = State::Free;
-                resume(tid, false, 0)
-            });
+            let refused = skip(tid, -i64::from(Errno::ENOSYS as i32));
+            task.state = State::Free;
             self.note(tid, refused);
+            self.go_on(tid, 0);
             return None;
+        }
+        if concerns_affinities(&call) {
+            self.holds.let_all_go();
         }
         call.id = self.next_id;
         self.next_id += 1;
@@ -489,6 +556,12 @@ impl Tracer {
             .tasks
             .get(&tid)
             .is_some_and(|t| !matches!(t.state, State::Free));
+        let runs = if to_call || answer == Answer::Run {
+            Runs::Call
+        } else {
+            Runs::Program
+        };
+        self.holds.runs(tid, runs);
         resume(tid, to_call, 0)?;
         stop_if(tid, called.stop_later)
     }
@@ -529,9 +602,15 @@ impl Tracer {
             executed: false,
         };
         self.set_state(tid, state);
+        self.holds.runs(tid, Runs::Call);
         resume(tid, true, 0)?;
         stop_if(tid, called.stop_later)
     }
+}
+
+/// Calls that look at where threads may run, or change it.
+fn concerns_affinities(call: &Call) -> bool {
+    crate::ptrace::ON_AFFINITIES.contains(&i64::from(call.nr))
 }
 
 /// Registers of a thread at the exit of a call, with which it makes a call by the same instruction.

@@ -45,6 +45,9 @@ pub trait ProcessSource: Send + Sync {
     /// does not know it. It should be known until it has been reaped.
     fn process(&self, pid: i32) -> Option<ProcessView>;
 
+    /// Is called before something is read that tells where processes may run.
+    fn about_to_show_affinities(&self) {}
+
     /// The mount table.
     fn mounts(&self) -> Vec<MountInfo>;
 

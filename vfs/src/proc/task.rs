@@ -486,6 +486,7 @@ impl TaskFile {
 
     fn status(&self) -> Result<Vec<u8>> {
         let view = self.task.view()?;
+        self.task.proc.source.about_to_show_affinities();
         let text = self.text()?;
         let Some(view) = view else {
             let creds = Creds::user(65534, 65534, Arc::from([]));
