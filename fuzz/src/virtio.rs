@@ -134,7 +134,12 @@ pub fn run(data: &[u8]) {
     let (device, queue, flags): (Box<dyn Device>, u64, u8) = match first % 4 {
         0 => (Box::new(Rng), 0, 2),
         1 => (Box::new(Net::new(theirs).expect("a card")), 1, 0),
-        _ => (Box::new(Console::new(vec![("port", theirs)])), 3, 0),
+        2 => (Box::new(Console::new(vec![("port", theirs)])), 3, 0),
+        _ => {
+            let messages = theirs.try_clone().expect("a socket");
+            let ports = vec![("port", theirs)];
+            (Box::new(Console::with_messages(messages, ports)), 3, 0)
+        }
     };
     let memory = memory::create(MEMORY).expect("memory");
     let device = Transport::new(device, memory.clone(), || Ok(())).expect("a device");

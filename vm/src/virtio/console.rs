@@ -1,7 +1,7 @@
 //! The console device with several ports (VIRTIO 1.2, section 5.3), each a stream of bytes between a
 //! character device of the guest and a socket here.
 //!
-//! Port 0 is left out: a kernel would take it for a console. A sender is held up while its receiver is slow:
+//! Port 0 is the kernel's console, or left out: a kernel would take it for one. A sender is held up while its receiver is slow:
 //! what the guest writes stays in its queue until the socket has room, and the socket is read only while the
 //! guest has the port open and room for it.
 
@@ -36,6 +36,7 @@ const MOST_MESSAGES: usize = 64;
 const DEVICE_READY: u16 = 0;
 const DEVICE_ADD: u16 = 1;
 const PORT_READY: u16 = 3;
+const PORT_IS_CONSOLE: u16 = 4;
 const PORT_OPEN: u16 = 6;
 const PORT_NAME: u16 = 7;
 
@@ -50,8 +51,9 @@ struct Control {
     value: u16,
 }
 
-/// One port, whose number is its place in the list and one.
+/// One port.
 struct Port {
+    number: usize,
     name: &'static str,
     stream: UnixStream,
     /// The guest has opened it.
@@ -68,6 +70,7 @@ struct Port {
 
 /// The device.
 pub struct Console {
+    /// In the order of their numbers, without a gap.
     ports: Vec<Port>,
     /// Messages for the guest, and the name behind one.
     messages: VecDeque<(Control, &'static str)>,
@@ -78,7 +81,18 @@ pub struct Console {
 impl Console {
     /// A device with these ports, in this order from number 1 on.
     pub fn new(ports: Vec<(&'static str, UnixStream)>) -> Console {
-        let port = |(name, stream)| Port {
+        Console::from((1..).zip(ports))
+    }
+
+    /// The same, with a port of number 0 by which the kernel gives its messages, once it has this device.
+    pub fn with_messages(messages: UnixStream, ports: Vec<(&'static str, UnixStream)>) -> Console {
+        let console = std::iter::once(("", messages));
+        Console::from((0..).zip(console.chain(ports)))
+    }
+
+    fn from(ports: impl Iterator<Item = (usize, (&'static str, UnixStream))>) -> Console {
+        let port = |(number, (name, stream))| Port {
+            number,
             name,
             stream,
             open_in_guest: false,
@@ -88,29 +102,30 @@ impl Console {
             sent: 0,
         };
         Console {
-            ports: ports.into_iter().map(port).collect(),
+            ports: ports.map(port).collect(),
             messages: VecDeque::new(),
             deaf: false,
         }
     }
 
-    fn say(&mut self, port: usize, event: u16, value: u16) {
-        let name = match event {
-            PORT_NAME => self.ports.get(port).map_or("", |p| p.name),
-            _ => "",
+    /// Says something of the port at a place of the list.
+    fn say(&mut self, place: usize, event: u16, value: u16) {
+        let Some(port) = self.ports.get(place) else {
+            return;
         };
         let message = Control {
-            port: number(port),
+            port: port.number as u32,
             event,
             value,
         };
+        let name = if event == PORT_NAME { port.name } else { "" };
         self.messages.push_back((message, name));
     }
 
     /// What the guest says. Its ports are numbers that it may make up.
     fn hear(&mut self, message: Control) {
-        let port = (message.port as usize).checked_sub(1);
-        let port = port.filter(|&p| p < self.ports.len());
+        let port = message.port as usize;
+        let port = self.ports.iter().position(|p| p.number == port);
         match (message.event, port) {
             (DEVICE_READY, _) if message.value == 1 => {
                 for port in 0..self.ports.len() {
@@ -118,7 +133,10 @@ impl Console {
                 }
             }
             (PORT_READY, Some(port)) if message.value == 1 => {
-                self.say(port, PORT_NAME, 1);
+                match self.ports.get(port) {
+                    Some(p) if p.number == 0 => self.say(port, PORT_IS_CONSOLE, 1),
+                    _ => self.say(port, PORT_NAME, 1),
+                }
                 if self.ports.get(port).is_some_and(|p| p.open_here) {
                     self.say(port, PORT_OPEN, 1);
                 }
@@ -178,6 +196,20 @@ impl Console {
 }
 
 impl Port {
+    /// The queue by which the guest reads. Those of control messages are between the first port's and the
+    /// others'.
+    fn queue_to_guest(&self) -> usize {
+        match self.number {
+            0 => 0,
+            n => 2 * n + 2,
+        }
+    }
+
+    /// The queue by which it writes.
+    fn queue_to_host(&self) -> usize {
+        self.queue_to_guest() + 1
+    }
+
     /// Gives the guest what has come.
     fn receive(
         &mut self,
@@ -274,7 +306,7 @@ impl Device for Console {
     }
 
     fn queues(&self) -> Vec<u16> {
-        let mut sizes = vec![DATA_QUEUE; 2 * (self.ports.len() + 2)];
+        let mut sizes = vec![DATA_QUEUE; 2 * (most_ports(&self.ports) + 1)];
         for control in [CONTROL_TO_GUEST, CONTROL_FROM_GUEST] {
             if let Some(size) = sizes.get_mut(control) {
                 *size = CONTROL_QUEUE;
@@ -284,16 +316,16 @@ impl Device for Console {
     }
 
     fn config(&self) -> Vec<u8> {
-        // Columns and rows, which are not offered; ports, the one that is left out with them.
-        let ports = number(self.ports.len());
+        // Columns and rows, which are not offered; ports, one that is left out with them.
+        let ports = most_ports(&self.ports) as u32;
         [&[0; 4], &ports.to_le_bytes()[..], &[0; 4]].concat()
     }
 
     fn serve(&mut self, active: &mut Active) -> Result<(), virtio_queue::Error> {
         self.messages.clear();
         self.deaf = false;
-        for (i, port) in self.ports.iter_mut().enumerate() {
-            (port.open_in_guest, port.room) = (false, active.is_ready(queue_to_guest(i)));
+        for port in &mut self.ports {
+            (port.open_in_guest, port.room) = (false, active.is_ready(port.queue_to_guest()));
             (port.held_up, port.sent) = (false, 0);
         }
         loop {
@@ -313,9 +345,9 @@ impl Device for Console {
                     continue;
                 };
                 let was_open = port.open_here;
-                active.with_queue(queue_to_host(i), |q, mem| port.send(q, mem))?;
+                active.with_queue(port.queue_to_host(), |q, mem| port.send(q, mem))?;
                 if port.open_in_guest && port.open_here {
-                    active.with_queue(queue_to_guest(i), |q, mem| port.receive(q, mem))?;
+                    active.with_queue(port.queue_to_guest(), |q, mem| port.receive(q, mem))?;
                 }
                 if was_open && !port.open_here {
                     self.say(i, PORT_OPEN, 0);
@@ -333,17 +365,7 @@ impl Device for Console {
     }
 }
 
-/// The number of the port at a place of the list.
-fn number(place: usize) -> u32 {
-    u32::try_from(place + 1).unwrap_or(u32::MAX)
-}
-
-/// The queue by which the port at a place of the list is read by the guest.
-fn queue_to_guest(place: usize) -> usize {
-    2 * (place + 1) + 2
-}
-
-/// The queue by which it is written.
-fn queue_to_host(place: usize) -> usize {
-    queue_to_guest(place) + 1
+/// Ports from number 0 to the last one.
+fn most_ports(ports: &[Port]) -> usize {
+    ports.last().map_or(1, |p| p.number + 1)
 }

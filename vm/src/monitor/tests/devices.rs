@@ -263,6 +263,41 @@ fn ports_are_named_and_carry_bytes_both_ways() {
 }
 
 #[test]
+fn the_first_port_may_be_the_kernels_console() {
+    let (mut messages, theirs) = UnixStream::pair().unwrap();
+    let (first, a) = UnixStream::pair().unwrap();
+    let (second, b) = UnixStream::pair().unwrap();
+    let console = Console::with_messages(theirs, vec![("one", a), ("second", b)]);
+    let mut ports = Ports {
+        driver: Driver::started(console),
+        first,
+        second,
+    };
+    ports.say(&control(0xffff_ffff, 0, 1));
+    for port in [0, 1, 2] {
+        assert_eq!(ports.hear(), control(port, 1, 0));
+    }
+    // It has no name.
+    ports.say(&control(0, 3, 1));
+    assert_eq!(ports.hear(), control(0, 4, 1));
+    assert_eq!(ports.hear(), control(0, 6, 1));
+    ports.say(&control(1, 3, 1));
+    assert_eq!(ports.hear(), [&control(1, 7, 1)[..], b"one"].concat());
+    let driver = &mut ports.driver;
+    // Ports from 0 to 2, and their queues with the two of control messages.
+    assert_eq!((driver.get(0x104), driver.transport.kicks().len()), (3, 8));
+    driver.write(BUFFERS, b"a message to the host");
+    assert_eq!(driver.ask(1, &[(BUFFERS, 9, 0)]), 0);
+    assert_eq!(driver.ask(PORT_1.1, &[(BUFFERS + 10, 11, 0)]), 0);
+    let mut text = [0; 9];
+    messages.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"a message");
+    let mut text = [0; 11];
+    ports.first.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"to the host");
+}
+
+#[test]
 fn a_slow_receiver_holds_up_its_sender() {
     let mut ports = Ports::new();
     ports.open();
