@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 use crate::kernel::modules::Role;
 
 /// Init of the guest.
-static AGENT: &[u8] = include_bytes!(env!("DUET_AGENT"));
+pub(crate) static AGENT: &[u8] = include_bytes!(env!("DUET_AGENT"));
 
 /// Writes the initramfs for a kernel into a memfd, which stands at its start.
 pub fn build(kernel: &Kernel, network: bool) -> Result<File> {

@@ -9,13 +9,15 @@
 //! | [`monitor`] | Duet's own monitor, on `/dev/kvm` |
 //! | [`qemu`] | QEMU's smallest machine, where that cannot be |
 //! | [`session`] | one run: the agent, the streams, the exit status |
-//! | [`kernel`], [`initramfs`] | the kernels that there are, and what they start from |
+//! | [`kernel`] | the kernels that there are |
+//! | [`initramfs`], [`init_tree`] | what a kernel starts init from |
 //!
 //! This crate may use `duet-vfs`; it knows nothing of the layer.
 
 pub mod error;
 pub mod fuse;
 pub mod host;
+pub mod init_tree;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;

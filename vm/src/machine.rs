@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +29,11 @@ pub enum Choice {
 /// A machine to run. It starts with its processors in the kernel's entry, and owns what it is given.
 pub struct Machine {
     /// The kernel: an ELF image with a PVH note, or a bzImage.
-    pub kernel: PathBuf,
-    /// The initramfs: a memfd, read from its start.
-    pub initramfs: File,
+    pub kernel: File,
+    /// What it is called in messages.
+    pub kernel_name: String,
+    /// What the kernel starts init from.
+    pub init: Init,
     /// The kernel's command line. A monitor adds what its own devices need.
     pub command_line: String,
     /// Virtual processors, at least 1.
@@ -43,10 +44,20 @@ pub struct Machine {
     pub root: Arc<Vfs>,
     /// Ports of the virtio-console.
     pub ports: Vec<Port>,
-    /// Where the bytes of the first serial port go. They are read at once.
+    /// Where the kernel's messages go: the bytes of the first serial port, or for a kernel with
+    /// [`Init::Tree`], which knows no such port, of the virtio-console's first. They are read at once.
     pub serial: UnixStream,
     /// The link of the network device, if there is one ([`crate::passt`]).
     pub network: Option<UnixStream>,
+}
+
+/// What a kernel starts init from.
+pub enum Init {
+    /// An initramfs: a file, read from its start.
+    Initramfs(File),
+    /// A tree of its own, which the kernel mounts as its root: virtio-fs serves it, too, under
+    /// [`crate::init_tree::TAG`]. Such a kernel finds its devices by its command line alone.
+    Tree(Arc<Vfs>),
 }
 
 /// One port of the virtio-console: a stream of bytes in both directions.

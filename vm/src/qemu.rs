@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use tempfile::TempDir;
 use crate::error::{Error, Result};
 use crate::fuse::Server;
 use crate::host;
-use crate::machine::{End, Machine, ROOT_TAG, Running};
+use crate::init_tree;
+use crate::machine::{End, Init, Machine, ROOT_TAG, Running};
 use crate::vhost::FsDevice;
 
 /// The program.
@@ -30,7 +31,7 @@ pub struct Qemu {
     /// What it writes to standard error.
     messages: File,
     stopped: bool,
-    /// Where the socket of the root's device lies.
+    /// Where the sockets of the trees' devices lie.
     _place: TempDir,
 }
 
@@ -48,15 +49,18 @@ pub fn start(machine: Machine) -> Result<Qemu> {
         ))
     })?;
     let failed = |e: std::io::Error| Error::io("starting QEMU", &e);
-    let (place, socket) = serve_root(&machine)?;
+    let (place, trees) = serve_trees(&machine)?;
     let messages: File = memfd_create(c"qemu-messages", MFdFlags::MFD_CLOEXEC)
         .map_err(|e| Error::step("starting QEMU", e))?
         .into();
     let mut command = Command::new(program);
-    command.args(arguments(&machine, &socket));
+    command.args(arguments(&machine, &trees));
     let streams = machine.ports.iter().map(|p| p.stream.as_raw_fd());
     let mut passed: Vec<RawFd> = streams.collect();
-    passed.extend([machine.serial.as_raw_fd(), machine.initramfs.as_raw_fd()]);
+    passed.extend([machine.serial.as_raw_fd(), machine.kernel.as_raw_fd()]);
+    if let Init::Initramfs(file) = &machine.init {
+        passed.push(file.as_raw_fd());
+    }
     passed.extend(machine.network.as_ref().map(AsRawFd::as_raw_fd));
     command
         .stdin(Stdio::null())
@@ -77,19 +81,33 @@ pub fn start(machine: Machine) -> Result<Qemu> {
     })
 }
 
-/// Begins to serve the root: the socket, and the private directory that it lies in.
-fn serve_root(machine: &Machine) -> Result<(TempDir, PathBuf)> {
+/// A tree that is served: the tag by which the guest finds it, and the socket of its device.
+struct Tree {
+    tag: &'static str,
+    socket: PathBuf,
+}
+
+/// Begins to serve the root, and the tree of init if the kernel mounts one. They are reached by sockets in a
+/// private directory.
+fn serve_trees(machine: &Machine) -> Result<(TempDir, Vec<Tree>)> {
     let failed = |e: std::io::Error| Error::io("serving the root", &e);
     // Nobody but this user may enter it.
     let place = tempfile::Builder::new()
         .prefix("duet-")
         .tempdir()
         .map_err(failed)?;
-    let socket = place.path().join("root.sock");
-    let server =
-        Server::new(machine.root.clone()).map_err(|e| Error::step("serving the root", e))?;
-    FsDevice::listen(Arc::new(server), &socket).map_err(failed)?;
-    Ok((place, socket))
+    let init = match &machine.init {
+        Init::Initramfs(_) => None,
+        Init::Tree(tree) => Some((init_tree::TAG, tree)),
+    };
+    let mut trees = Vec::new();
+    for (tag, tree) in [(ROOT_TAG, &machine.root)].into_iter().chain(init) {
+        let socket = place.path().join(tag);
+        let server = Server::new(tree.clone()).map_err(|e| Error::step("serving the root", e))?;
+        FsDevice::listen(Arc::new(server), &socket).map_err(failed)?;
+        trees.push(Tree { tag, socket });
+    }
+    Ok((place, trees))
 }
 
 /// In the child: keeps what is passed on, and dies with Duet.
@@ -107,15 +125,22 @@ fn prepare(passed: &[RawFd], parent: nix::unistd::Pid) -> std::io::Result<()> {
     Ok(())
 }
 
-/// QEMU's command line. `root`: the socket of the vhost-user device.
-fn arguments(machine: &Machine, root: &Path) -> Vec<String> {
+/// QEMU's command line.
+fn arguments(machine: &Machine, trees: &[Tree]) -> Vec<String> {
     let memory = machine.memory;
+    let inherited = |fd: &dyn AsRawFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let mut all: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| all.extend([format!("-{option}"), value]);
+    // Without ACPI, QEMU puts the devices on the kernel's command line.
+    let (acpi, serial) = match machine.init {
+        Init::Initramfs(_) => ("on", "on"),
+        Init::Tree(_) => ("off", "off"),
+    };
     add(
         "machine",
-        "microvm,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on,x-option-roms=off,memory-backend=ram"
-            .into(),
+        format!(
+            "microvm,acpi={acpi},pit=on,pic=on,rtc=on,isa-serial={serial},x-option-roms=off,memory-backend=ram"
+        ),
     );
     add("accel", "tcg,thread=multi,tb-size=256".into());
     add("cpu", "max".into());
@@ -125,11 +150,10 @@ fn arguments(machine: &Machine, root: &Path) -> Vec<String> {
         "object",
         format!("memory-backend-memfd,id=ram,size={memory},share=on"),
     );
-    add("kernel", machine.kernel.display().to_string());
-    add(
-        "initrd",
-        format!("/proc/self/fd/{}", machine.initramfs.as_raw_fd()),
-    );
+    add("kernel", inherited(&machine.kernel));
+    if let Init::Initramfs(file) = &machine.init {
+        add("initrd", inherited(file));
+    }
     add("append", machine.command_line.clone());
     // Devices as of the current specification, not those of before version 1.
     add("global", "virtio-mmio.force-legacy=false".into());
@@ -137,17 +161,25 @@ fn arguments(machine: &Machine, root: &Path) -> Vec<String> {
         "chardev",
         format!("socket,id=serial,fd={}", machine.serial.as_raw_fd()),
     );
-    add("serial", "chardev:serial".into());
-    add("chardev", format!("socket,id=root,path={}", root.display()));
-    add(
-        "device",
-        format!("vhost-user-fs-device,chardev=root,tag={ROOT_TAG},queue-size=1024"),
-    );
-    // The first port would be a console.
+    for (i, Tree { tag, socket }) in trees.iter().enumerate() {
+        add(
+            "chardev",
+            format!("socket,id=tree{i},path={}", socket.display()),
+        );
+        add(
+            "device",
+            format!("vhost-user-fs-device,chardev=tree{i},tag={tag},queue-size=1024"),
+        );
+    }
+    // The first port is a console, or left out.
     add(
         "device",
         format!("virtio-serial-device,max_ports={}", machine.ports.len() + 1),
     );
+    match machine.init {
+        Init::Initramfs(_) => add("serial", "chardev:serial".into()),
+        Init::Tree(_) => add("device", "virtconsole,chardev=serial,nr=0".into()),
+    }
     for (i, port) in machine.ports.iter().enumerate() {
         add(
             "chardev",

@@ -1,4 +1,4 @@
-//! What is done in the initramfs, before the root is there.
+//! What is done in the initramfs, or the tree in its place, before the root is there.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -9,10 +9,10 @@ use nix::mount::{MsFlags, mount};
 
 use crate::{Named, Step};
 
-/// Where the initramfs keeps modules: one path a line, those first that others need.
+/// Where an initramfs keeps modules: one path a line, those first that others need.
 const MODULES: &str = "/modules.list";
 
-/// Mounts `/proc`, `/sys` and `/dev` of the initramfs.
+/// Mounts `/proc`, `/sys` and `/dev`.
 pub fn mount_kernel_file_systems() -> Step<()> {
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         match mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&CStr>) {
@@ -24,7 +24,7 @@ pub fn mount_kernel_file_systems() -> Step<()> {
     Ok(())
 }
 
-/// Loads the modules that lie in the initramfs, in the order of its list.
+/// Loads the modules of an initramfs, in the order of its list.
 pub fn load_modules() -> Step<()> {
     let list = match fs::read_to_string(MODULES) {
         Ok(list) => list,

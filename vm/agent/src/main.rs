@@ -1,16 +1,17 @@
 //! Init inside a guest of the VM mode.
 //!
-//! The kernel starts this program from the initramfs that Duet wrote. It mounts what a program expects,
-//! loads the modules that lie beside it, opens its ports to the host (`duet-vm-protocol`), mounts the
-//! tree by virtio-fs as the root, runs the one program that the host names, carries its streams and
-//! signals, and reports its end. Then the machine is powered off.
+//! The kernel starts this program from the initramfs that Duet wrote, or where it takes none from a small tree
+//! that it has mounted by virtio-fs. It mounts what a program expects, loads the modules that lie beside it,
+//! opens its ports to the host (`duet-vm-protocol`), mounts the program's tree by virtio-fs as the root, runs
+//! the one program that the host names, carries its streams and signals, and reports its end. Then the
+//! machine is powered off.
 //!
 //! It trusts the host. The host trusts nothing that comes from here: the program may be root, and then
 //! everything inside is its own.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`early`] | the initramfs: first mounts, modules |
+//! | [`early`] | what it is started from: first mounts, modules |
 //! | [`ports`] | finding the ports to the host |
 //! | [`root`] | the program's world: root, `/dev`, `/proc`, host name, network |
 //! | [`program`] | starting the program |
@@ -24,6 +25,7 @@ mod relay;
 mod root;
 
 use std::fs::File;
+use std::path::Path;
 
 use duet_vm_protocol::{FromGuest, FromHost, MAX_TO_GUEST, VERSION, receive, send};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -49,16 +51,26 @@ fn main() {
         eprintln!("duet-agent: runs as init of a guest only");
         std::process::exit(1);
     }
-    if let Err(text) = serve() {
+    let mounted = early::mount_kernel_file_systems();
+    let end = end();
+    if let Err(text) = mounted.and_then(|()| serve()) {
         // Standard error is the console, if there is one: the host shows its last lines.
         eprintln!("duet-agent: {text}");
     }
-    let Err(e) = reboot(RebootMode::RB_POWER_OFF);
+    let Err(e) = reboot(end);
     eprintln!("duet-agent: cannot power off: {e}");
 }
 
+/// How the machine is brought to its end: without ACPI it has no power-off, but a reset, which ends it too.
+/// The program's tree need not show which it is.
+fn end() -> RebootMode {
+    match Path::new("/sys/firmware/acpi").exists() {
+        true => RebootMode::RB_POWER_OFF,
+        false => RebootMode::RB_AUTOBOOT,
+    }
+}
+
 fn serve() -> Step<()> {
-    early::mount_kernel_file_systems()?;
     let events = ports::Events::subscribe()?;
     early::load_modules()?;
     let mut control = events.open(duet_vm_protocol::CONTROL)?;

@@ -23,7 +23,7 @@ pub fn enter(start: &Start) -> Step<()> {
     let tag = start.root_tag.as_str();
     mount_at(tag, NEW_ROOT, "virtiofs", MsFlags::empty(), "")?;
     chdir(NEW_ROOT).named("entering the root")?;
-    // As switch_root(8); the initramfs has no mount to pivot from.
+    // As switch_root(8); an initramfs has no mount to pivot from.
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).named("moving the root")?;
     chroot(".").named("entering the root")?;
     chdir("/").named("entering the root")?;

@@ -1,6 +1,6 @@
 //! Kernel images: what kind they are, and the ELF image inside a bzImage.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::path::Path;
 use goblin::elf::Elf;
 
 use super::decompress::{Packing, unpack as decompress};
+use super::library;
 use crate::error::{Error, Result};
 
 /// Kinds of images.
@@ -17,6 +18,8 @@ pub enum Format {
     Elf,
     /// The usual packed image (`vmlinuz`; Documentation/arch/x86/boot.rst).
     BzImage,
+    /// libkrunfw's library, out of which an ELF image is taken when it is started.
+    Library,
 }
 
 impl Format {
@@ -25,8 +28,19 @@ impl Format {
         match self {
             Format::Elf => "ELF",
             Format::BzImage => "bzImage",
+            Format::Library => "libkrunfw",
         }
     }
+}
+
+/// Where a kernel takes init from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// From an initramfs.
+    Initramfs,
+    /// From the root that it mounts by itself, by virtio-fs: it takes no initramfs. Its devices must be on
+    /// its command line, for it knows no ACPI.
+    Root,
 }
 
 /// Offsets of the boot protocol's header.
@@ -36,30 +50,75 @@ const VERSION: u64 = 0x206;
 const PAYLOAD_OFFSET: u64 = 0x248;
 const PAYLOAD_LENGTH: u64 = 0x24c;
 
-/// What kind of image a file is.
-pub fn format_of(path: &Path) -> Result<Format> {
+/// What kind of image a file is, and where the kernel takes init from.
+pub fn inspect(path: &Path) -> Result<(Format, Init)> {
     let io = |e: std::io::Error| Error::io(path.display().to_string(), &e);
-    let mut file = File::open(path).map_err(io)?;
-    let mut head = Vec::new();
-    file.by_ref()
-        .take(0x260)
-        .read_to_end(&mut head)
-        .map_err(io)?;
-    if head.starts_with(b"\x7fELF") {
-        return Ok(Format::Elf);
+    let head = head_of(&File::open(path).map_err(io)?).map_err(io)?;
+    // What makes it one is anywhere in the file.
+    if library::may_be_one(&head) && library::is_one(&fs::read(path).map_err(io)?) {
+        return Ok((Format::Library, Init::Root));
     }
-    if head.get(MAGIC as usize..MAGIC as usize + 4) == Some(b"HdrS") {
-        return Ok(Format::BzImage);
+    let format = match protocol_by(&head) {
+        Some(Protocol::Pvh) => Format::Elf,
+        Some(Protocol::Linux) => Format::BzImage,
+        None => {
+            let text = format!("{}: {NO_KERNEL}", path.display());
+            return Err(Error::Failed(text));
+        }
+    };
+    match library::takes_no_initramfs(&head) {
+        true => Ok((format, Init::Root)),
+        false => Ok((format, Init::Initramfs)),
     }
-    Err(Error::Failed(format!(
-        "{}: is no kernel of x86-64 (neither an ELF image nor a bzImage)",
-        path.display()
-    )))
 }
 
-/// The ELF image in a kernel, if that is packed and its image can be started directly. `None`: it is to
+/// How an image is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// As PVH has it: an ELF image.
+    Pvh,
+    /// As Linux has it: a bzImage.
+    Linux,
+}
+
+/// How the image in an open file is entered.
+pub fn protocol_of(file: &File) -> std::result::Result<Protocol, String> {
+    let head = head_of(file).map_err(|e| e.to_string())?;
+    protocol_by(&head).ok_or_else(|| NO_KERNEL.into())
+}
+
+const NO_KERNEL: &str =
+    "is no kernel of x86-64 (neither an ELF image nor a bzImage, nor libkrunfw's library)";
+
+/// So much of a file that its kind shows.
+fn head_of(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut head = vec![0; 0x260];
+    let mut got = 0;
+    while let Some(rest) = head.get_mut(got..).filter(|r| !r.is_empty()) {
+        match file.read_at(rest, got as u64)? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    head.truncate(got);
+    Ok(head)
+}
+
+fn protocol_by(head: &[u8]) -> Option<Protocol> {
+    if head.starts_with(b"\x7fELF") {
+        return Some(Protocol::Pvh);
+    }
+    let magic = head.get(MAGIC as usize..MAGIC as usize + 4);
+    (magic == Some(b"HdrS")).then_some(Protocol::Linux)
+}
+
+/// The ELF image in a kernel, if that is packed or in a library and its image can be started directly. `None`: it is to
 /// be used as it is.
 pub fn unpack(bytes: &[u8]) -> std::result::Result<Option<Vec<u8>>, String> {
+    if library::is_one(bytes) {
+        let image = library::unpack(bytes)?;
+        return Ok(Some([&image.head, image.memory].concat()));
+    }
     if bytes.starts_with(b"\x7fELF") {
         return match has_pvh_entry(bytes) {
             true => Ok(None),
@@ -73,7 +132,7 @@ pub fn unpack(bytes: &[u8]) -> std::result::Result<Option<Vec<u8>>, String> {
         Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
     };
     if u32_at(MAGIC) != Some(u32::from_le_bytes(*b"HdrS")) {
-        return Err("is no kernel of x86-64 (neither an ELF image nor a bzImage)".into());
+        return Err(NO_KERNEL.into());
     }
     let version = u32_at(VERSION).unwrap_or(0) as u16;
     // Since 2.08 the header says where the payload is.

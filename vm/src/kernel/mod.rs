@@ -2,19 +2,24 @@
 //!
 //! A kernel is a directory of the cache, named as the kernel is: `image` (an ELF image where it could be
 //! unpacked, for it starts faster, else as it came), `modules/` with the modules that a guest needs,
-//! and `modules.list` that says when and in which order they are loaded.
+//! and `modules.list` that says when and in which order they are loaded. libkrunfw's kernel can also be used
+//! where its library is installed.
 
 pub mod decompress;
 pub mod fetch;
 pub mod image;
+pub mod library;
 pub mod modules;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 use crate::error::{Error, Result};
-use image::Format;
+use image::{Format, Init};
 use modules::{Module, Role};
 
 /// Names of what a kernel's directory holds.
@@ -24,6 +29,8 @@ const LIST: &str = "modules.list";
 
 /// Longest kernel image that is read: 1 GiB.
 const MAX_IMAGE: u64 = 1 << 30;
+/// So much of an image that its kind shows.
+const PAGE: usize = 4096;
 
 /// A kernel to run.
 #[derive(Clone, Debug)]
@@ -34,10 +41,32 @@ pub struct Kernel {
     pub image: PathBuf,
     /// What kind of image it is.
     pub format: Format,
+    /// Where it takes init from.
+    pub init: Init,
     /// Modules to load, in order, as files.
     pub modules: Vec<(Role, PathBuf)>,
     /// When it came to the cache.
     pub added: SystemTime,
+}
+
+impl Kernel {
+    /// Opens the image that is started.
+    pub fn open(&self) -> Result<File> {
+        let shown = self.image.display().to_string();
+        let io = |e: std::io::Error| Error::io(&shown, &e);
+        if self.format != Format::Library {
+            return File::open(&self.image).map_err(io);
+        }
+        let library = fs::read(&self.image).map_err(io)?;
+        let image =
+            library::unpack(&library).map_err(|e| Error::Failed(format!("{shown}: {e}")))?;
+        let fd = memfd_create(c"duet-kernel", MFdFlags::MFD_CLOEXEC)
+            .map_err(|e| Error::step(&shown, e))?;
+        let mut file = File::from(fd);
+        file.write_all(&image.head).map_err(io)?;
+        file.write_all(image.memory).map_err(io)?;
+        Ok(file)
+    }
 }
 
 /// Where kernels are kept: `$XDG_CACHE_HOME/duet/kernels`, `~/.cache/duet/kernels`, and without a home
@@ -57,7 +86,7 @@ pub fn cache_dir() -> PathBuf {
 /// Where the machine's administrator may have put kernels for all users.
 const SHARED: &str = "/var/cache/duet/kernels";
 
-/// All kernels of the caches, the one added last first.
+/// All kernels: those of the caches, the one added last first, and behind them installed libraries.
 pub fn list() -> Result<Vec<Kernel>> {
     let own = cache_dir();
     let mut all: Vec<Kernel> = Vec::new();
@@ -79,10 +108,22 @@ pub fn list() -> Result<Vec<Kernel>> {
         }
     }
     all.sort_by_key(|k| std::cmp::Reverse(k.added));
+    for (name, path) in library::installed() {
+        if all.iter().all(|k| k.name != name) {
+            all.push(Kernel {
+                name,
+                image: path,
+                format: Format::Library,
+                init: Init::Root,
+                modules: Vec::new(),
+                added: SystemTime::UNIX_EPOCH,
+            });
+        }
+    }
     Ok(all)
 }
 
-/// The kernel that `wanted` names (a name of [`list`], or a file), or the one added last.
+/// The kernel that `wanted` names (a name of [`list`], or a file), or the first of [`list`].
 pub fn find(wanted: Option<&str>) -> Result<Kernel> {
     let all = list()?;
     let Some(wanted) = wanted else {
@@ -103,9 +144,11 @@ pub fn find(wanted: Option<&str>) -> Result<Kernel> {
             "{wanted}: is neither a kernel of `duet kernel list` nor a file"
         )));
     }
+    let (format, init) = image::inspect(&path)?;
     Ok(Kernel {
         name: wanted.into(),
-        format: image::format_of(&path)?,
+        format,
+        init,
         image: path,
         // All that it needs must be built in.
         modules: Vec::new(),
@@ -138,9 +181,11 @@ fn open(name: &str, dir: &Path) -> Result<Kernel> {
             Error::Failed(format!("{}: {line:?} is no module", list_path.display()))
         })?);
     }
+    let (format, init) = image::inspect(&path)?;
     Ok(Kernel {
         name: name.into(),
-        format: image::format_of(&path)?,
+        format,
+        init,
         image: path,
         modules,
         added,
@@ -167,7 +212,14 @@ pub fn add(name: &str, file: &Path, modules_dir: Option<&Path>) -> Result<Kernel
     let packed = fs::read(file).map_err(io(file))?;
     let image =
         image::unpack(&packed).map_err(|e| Error::Failed(format!("{}: {e}", file.display())))?;
+    let started = image.as_deref().unwrap_or(&packed);
     let modules: Vec<Module> = match modules_dir {
+        Some(_) if library::takes_no_initramfs(started.get(..PAGE).unwrap_or_default()) => {
+            return Err(Error::Failed(format!(
+                "{}: holds a kernel that takes no initramfs, and so no modules",
+                file.display()
+            )));
+        }
         Some(dir) => modules::needed(dir)?,
         None => Vec::new(),
     };
@@ -185,10 +237,7 @@ pub fn add(name: &str, file: &Path, modules_dir: Option<&Path>) -> Result<Kernel
         fs::write(&path, &m.content).map_err(io(&path))?;
         list += &format!("{} {}\n", m.role.name(), m.file);
     }
-    for (file, content) in [
-        (LIST, list.as_bytes()),
-        (IMAGE, image.as_deref().unwrap_or(&packed)),
-    ] {
+    for (file, content) in [(LIST, list.as_bytes()), (IMAGE, started)] {
         let path = new.path().join(file);
         fs::write(&path, content).map_err(io(&path))?;
     }

@@ -56,7 +56,8 @@ use self::vcpu::World;
 use self::vm::Vm;
 use crate::error::{Error, Result};
 use crate::fuse::Server;
-use crate::machine::{End, Machine, ROOT_TAG, Running, Work};
+use crate::init_tree;
+use crate::machine::{End, Init, Machine, ROOT_TAG, Running, Work};
 use crate::virtio::console::Console;
 use crate::virtio::device::Device;
 use crate::virtio::fs::Fs;
@@ -90,8 +91,9 @@ struct Parts {
     devices: Vec<Arc<Mutex<Transport>>>,
 }
 
-/// The first interrupt of virtio devices. Those below are of the PC.
-const FIRST_GSI: u32 = 5;
+/// Interrupts of virtio devices, in their order. The others are of the PC: a kernel that finds its clock's in use
+/// goes without a clock.
+const GSIS: [u32; 6] = [5, 6, 7, 10, 11, 12];
 
 /// Starts a machine.
 ///
@@ -118,18 +120,33 @@ pub fn start(machine: Machine) -> Result<Monitor> {
         serial: Some(serial),
         devices: Vec::new(),
     };
-    platform::add(&mut parts.ports, &parts.vm, machine.serial)?;
-    let server =
-        Server::new(machine.root.clone()).map_err(|e| Error::step("serving the root", e))?;
+    let server = |tree| -> Result<Arc<Server>> {
+        let server = Server::new(tree).map_err(|e| Error::step("serving the root", e))?;
+        Ok(Arc::new(server))
+    };
+    let root = Fs::new("fs", ROOT_TAG, server(machine.root)?);
     let ports = machine.ports.into_iter().map(|p| (p.name, p.stream));
+    let ports = ports.collect();
+    let (console, init, initramfs) = match machine.init {
+        Init::Initramfs(file) => (Console::new(ports), None, Some(file)),
+        Init::Tree(tree) => {
+            let messages = machine
+                .serial
+                .try_clone()
+                .map_err(|e| Error::io("sharing a socket", &e))?;
+            let init = Fs::new("init", init_tree::TAG, server(tree)?);
+            (Console::with_messages(messages, ports), Some(init), None)
+        }
+    };
+    platform::add(&mut parts.ports, &parts.vm, machine.serial)?;
     let mut devices: Vec<(Box<dyn Device>, Confine)> = vec![
-        (
-            Box::new(Fs::new(ROOT_TAG, Arc::new(server))),
-            confine::files,
-        ),
-        (Box::new(Console::new(ports.collect())), confine::device),
+        (Box::new(root), confine::files),
+        (Box::new(console), confine::device),
         (Box::new(Rng), confine::device),
     ];
+    if let Some(init) = init {
+        devices.push((Box::new(init), confine::files));
+    }
     if let Some(link) = machine.network {
         let net = Net::new(link).map_err(|e| Error::io("connecting the network device", &e))?;
         devices.push((Box::new(net), confine::device));
@@ -149,7 +166,8 @@ pub fn start(machine: Machine) -> Result<Monitor> {
     mptable::put(memory, machine.cpus)?;
     let source = Source {
         kernel: &machine.kernel,
-        initramfs: machine.initramfs,
+        kernel_name: &machine.kernel_name,
+        initramfs,
         command_line: &command_line,
         rsdp: acpi::put(memory, machine.cpus, &places)?,
         size: machine.memory,
@@ -161,9 +179,11 @@ pub fn start(machine: Machine) -> Result<Monitor> {
 impl Parts {
     /// Adds a virtio device at the next free place. `confine` is called on its thread.
     fn add(&mut self, device: Box<dyn Device>, confine: Confine) -> Result<Place> {
-        let number = self.devices.len() as u64;
-        let address = memory::HOLE_START + number * mmio::LEN;
-        let gsi = FIRST_GSI + number as u32;
+        let number = self.devices.len();
+        let address = memory::HOLE_START + number as u64 * mmio::LEN;
+        let gsi = *GSIS
+            .get(number)
+            .ok_or_else(|| Error::Failed("a machine has no more devices".into()))?;
         let transport = Transport::new(device, self.vm.memory().clone(), confine)?;
         self.vm.interrupt_by(transport.interrupt().line(), gsi)?;
         for (queue, kick) in (0..).zip(transport.kicks()) {

@@ -24,11 +24,10 @@ use nix::sys::signal::Signal;
 
 use crate::error::{Error, Result};
 use crate::host::{self, TscSample};
-use crate::initramfs;
-use crate::kernel::Kernel;
-use crate::machine::{Choice, End, Machine, Port, ROOT_TAG, Running, Work};
+use crate::kernel::{self, Kernel};
+use crate::machine::{Choice, End, Init, Machine, Port, ROOT_TAG, Running, Work};
 use crate::passt::{self, Forward};
-use crate::{monitor, qemu};
+use crate::{init_tree, initramfs, monitor, qemu};
 use console::Console;
 use events::{Event, Events};
 use streams::{Input, Output};
@@ -99,14 +98,17 @@ pub fn run(run: Run) -> Result<Outcome> {
     };
     let signals = host::block_signals().map_err(|e| Error::step("blocking signals", e))?;
     let has_network = network.is_some();
-    let (initramfs, chosen) = std::thread::scope(|scope| {
+    let (init, chosen) = std::thread::scope(|scope| {
         let chosen = scope.spawn(|| choose(run.monitor));
-        let initramfs = initramfs::build(&run.kernel, has_network);
+        let init = init_for(&run.kernel, &run.root, has_network);
         // It does not panic; if it did, QEMU would do.
-        (initramfs, chosen.join().unwrap_or(Ok(Choice::Qemu)))
+        (init, chosen.join().unwrap_or(Ok(Choice::Qemu)))
     });
-    let (initramfs, chosen) = (initramfs?, chosen?);
-    timings.mark("initramfs written");
+    let (init, chosen) = (init?, chosen?);
+    timings.mark(match init {
+        Init::Initramfs(_) => "initramfs written",
+        Init::Tree(_) => "tree of init made",
+    });
     let pair = || UnixStream::pair().map_err(|e| Error::io("making a socket pair", &e));
     let mut ports = Vec::new();
     let mut port = |name| -> Result<UnixStream> {
@@ -125,9 +127,10 @@ pub fn run(run: Run) -> Result<Outcome> {
         .chain(modules)
         .collect();
     let machine = Machine {
-        kernel: run.kernel.image.clone(),
-        initramfs,
-        command_line: command_line(&run.append, run.console, tsc.as_ref()),
+        kernel: run.kernel.open()?,
+        kernel_name: run.kernel.image.display().to_string(),
+        command_line: command_line(&run, tsc.as_ref()),
+        init,
         cpus,
         memory: run.memory.next_multiple_of(2 << 20),
         root: run.root.clone(),
@@ -189,6 +192,16 @@ pub fn run(run: Run) -> Result<Outcome> {
     })
 }
 
+/// What the kernel is to start init from.
+fn init_for(kernel: &Kernel, root: &Vfs, network: bool) -> Result<Init> {
+    match kernel.init {
+        kernel::image::Init::Initramfs => initramfs::build(kernel, network).map(Init::Initramfs),
+        kernel::image::Init::Root => init_tree::build(root.store())
+            .map(Init::Tree)
+            .map_err(|e| Error::step("making a tree for init", e)),
+    }
+}
+
 /// Which monitor it is to be, by what was asked for and what this host can.
 fn choose(wanted: Choice) -> Result<Choice> {
     if wanted == Choice::Qemu {
@@ -216,23 +229,30 @@ fn usual_cpus(monitor: Choice) -> u32 {
 }
 
 /// The kernel's command line: quick to start, quiet, and gone at once when the guest fails.
-fn command_line(append: &str, console: bool, tsc: Option<&TscSample>) -> String {
-    let mut line = String::from("console=ttyS0 panic=-1 reboot=t ");
-    line += match console {
-        true => "earlyprintk=ttyS0 ",
-        false => "quiet ",
+fn command_line(run: &Run, tsc: Option<&TscSample>) -> String {
+    let mut line = match run.kernel.init {
+        kernel::image::Init::Initramfs => String::from("console=ttyS0 8250.nr_uarts=1"),
+        kernel::image::Init::Root => format!(
+            "console=hvc0 root={} rootfstype=virtiofs init=/init",
+            init_tree::TAG
+        ),
+    };
+    line += match (run.console, run.kernel.init) {
+        (false, _) => " quiet",
+        (true, kernel::image::Init::Initramfs) => " earlyprintk=ttyS0",
+        (true, kernel::image::Init::Root) => "",
     };
     // No hardware to look for beyond what is announced; no waiting for grace periods during start-up;
-    // one serial port; no work whose only end is to find faults of the kernel.
-    line += "random.trust_cpu=on rcupdate.rcu_expedited=1 8250.nr_uarts=1 cryptomgr.notests \
+    // no work whose only end is to find faults of the kernel.
+    line += " panic=-1 reboot=t random.trust_cpu=on rcupdate.rcu_expedited=1 cryptomgr.notests \
              no_timer_check tsc=reliable audit=0 apparmor=0 raid=noautodetect";
     // The guest reads the host's counter, but on a busy host it finds its rate by no timer.
     if let Some(tsc) = tsc {
         line += &format!(" tsc_early_khz={}", tsc.khz());
     }
-    if !append.is_empty() {
+    if !run.append.is_empty() {
         line.push(' ');
-        line += append;
+        line += &run.append;
     }
     line
 }

@@ -28,14 +28,15 @@ pub fn config(tag: &str) -> Vec<u8> {
 
 /// The device of our own monitor, which answers in this process.
 pub struct Fs {
+    name: &'static str,
     tag: &'static str,
     server: Arc<Server>,
 }
 
 impl Fs {
-    /// Serves a tree under a tag of at most 36 bytes.
-    pub fn new(tag: &'static str, server: Arc<Server>) -> Fs {
-        Fs { tag, server }
+    /// Serves a tree under a tag of at most 36 bytes. `name` is what reports call the device.
+    pub fn new(name: &'static str, tag: &'static str, server: Arc<Server>) -> Fs {
+        Fs { name, tag, server }
     }
 }
 
@@ -45,7 +46,7 @@ impl Device for Fs {
     }
 
     fn name(&self) -> &'static str {
-        "fs"
+        self.name
     }
 
     fn features(&self) -> u64 {

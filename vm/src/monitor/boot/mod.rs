@@ -16,7 +16,6 @@ pub mod mptable;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::path::Path;
 
 use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use linux_loader::loader::elf::PvhBootCapability;
@@ -29,7 +28,7 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 use super::cpu::Entry;
 use super::memory::{self, HOLE_START, PAGE};
 use crate::error::{Error, Result};
-use crate::kernel::image::{Format, format_of};
+use crate::kernel::image::{Protocol, protocol_of};
 
 /// Start information, and behind it the list of modules and the map of memory.
 const START_INFO: u64 = 0x6000;
@@ -46,9 +45,11 @@ const HIGH_START: u64 = 0x10_0000;
 /// What a kernel is started from.
 pub struct Source<'a> {
     /// The image: ELF with a PVH note, or bzImage.
-    pub kernel: &'a Path,
-    /// The initramfs, from the start of the file.
-    pub initramfs: File,
+    pub kernel: &'a File,
+    /// What it is called in messages.
+    pub kernel_name: &'a str,
+    /// The initramfs, from the start of the file, if there is one.
+    pub initramfs: Option<File>,
     /// The command line.
     pub command_line: &'a str,
     /// Where the root of the ACPI tables is.
@@ -59,15 +60,16 @@ pub struct Source<'a> {
 
 /// Puts everything in place. Returns where the first processor begins.
 pub fn load(memory: &GuestMemoryMmap, mut source: Source<'_>) -> Result<Entry> {
-    let shown = source.kernel.display();
+    let shown = source.kernel_name;
     let bad = |why: &dyn std::fmt::Display| Error::Failed(format!("{shown}: {why}"));
-    let format = format_of(source.kernel)?;
-    let mut image = File::open(source.kernel).map_err(|e| bad(&e))?;
+    let protocol = protocol_of(source.kernel).map_err(|e| bad(&e))?;
+    let mut image = source.kernel.try_clone().map_err(|e| bad(&e))?;
+    image.rewind().map_err(|e| bad(&e))?;
     // Every address a kernel is loaded at must be above this.
     let floor = Some(GuestAddress(HIGH_START));
-    let loaded = match format {
-        Format::Elf => Elf::load(memory, None, &mut image, floor),
-        Format::BzImage => BzImage::load(memory, None, &mut image, floor),
+    let loaded = match protocol {
+        Protocol::Pvh => Elf::load(memory, None, &mut image, floor),
+        Protocol::Linux => BzImage::load(memory, None, &mut image, floor),
     };
     let loaded = loaded.map_err(|e| {
         bad(&format!(
@@ -85,8 +87,8 @@ pub fn load(memory: &GuestMemoryMmap, mut source: Source<'_>) -> Result<Entry> {
     }
     put_bytes(memory, COMMAND_LINE, line.as_bytes())?;
     put_bytes(memory, COMMAND_LINE + line.len() as u64, &[0])?;
-    match format {
-        Format::Elf => {
+    match protocol {
+        Protocol::Pvh => {
             let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
                 return Err(bad(&"has no PVH note (CONFIG_PVH); give the bzImage"));
             };
@@ -98,7 +100,7 @@ pub fn load(memory: &GuestMemoryMmap, mut source: Source<'_>) -> Result<Entry> {
                 argument: START_INFO as u32,
             })
         }
-        Format::BzImage => {
+        Protocol::Linux => {
             let header = bz_header(&loaded).map_err(|e| bad(&e))?;
             let (preferred, needs) = (header.pref_address, u64::from(header.init_size));
             let end = loaded
@@ -129,19 +131,19 @@ fn bz_header(loaded: &KernelLoaderResult) -> std::result::Result<setup_header, &
 }
 
 /// Reads the initramfs to the end of low memory, behind `kernel_end` and not beyond `max`. Returns where it
-/// is, and its length.
+/// is, and its length, if there is one.
 fn place(
     memory: &GuestMemoryMmap,
     source: &mut Source<'_>,
     kernel_end: u64,
     max: u64,
-) -> Result<(u64, u64)> {
+) -> Result<Option<(u64, u64)>> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("reading the initramfs: {e}"));
-    let len = source
-        .initramfs
-        .seek(SeekFrom::End(0))
-        .map_err(|e| failed(&e))?;
-    source.initramfs.rewind().map_err(|e| failed(&e))?;
+    let Some(initramfs) = &mut source.initramfs else {
+        return Ok(None);
+    };
+    let len = initramfs.seek(SeekFrom::End(0)).map_err(|e| failed(&e))?;
+    initramfs.rewind().map_err(|e| failed(&e))?;
     let top = source.size.min(HOLE_START).min(max.saturating_add(1));
     let start = top.saturating_sub(len) & !(PAGE - 1);
     if start < kernel_end {
@@ -155,9 +157,9 @@ fn place(
     }
     let bytes = usize::try_from(len).map_err(|e| failed(&e))?;
     memory
-        .read_exact_volatile_from(GuestAddress(start), &mut source.initramfs, bytes)
+        .read_exact_volatile_from(GuestAddress(start), initramfs, bytes)
         .map_err(|e| failed(&e))?;
-    Ok((start, len))
+    Ok(Some((start, len)))
 }
 
 /// Memory that the kernel may use: start and length.
@@ -174,7 +176,7 @@ fn usable(size: u64) -> Vec<(u64, u64)> {
 fn put_start_info(
     memory: &GuestMemoryMmap,
     source: &Source<'_>,
-    (initramfs, len): (u64, u64),
+    initramfs: Option<(u64, u64)>,
 ) -> Result<()> {
     const MAGIC: u32 = 0x336e_c578;
     const RAM: u32 = 1;
@@ -183,7 +185,7 @@ fn put_start_info(
         magic: MAGIC,
         // With a map of memory.
         version: 1,
-        nr_modules: 1,
+        nr_modules: initramfs.iter().len() as u32,
         modlist_paddr: MODULES,
         cmdline_paddr: COMMAND_LINE,
         rsdp_paddr: source.rsdp,
@@ -192,12 +194,14 @@ fn put_start_info(
         ..hvm_start_info::default()
     };
     put(memory, START_INFO, info)?;
-    let module = hvm_modlist_entry {
-        paddr: initramfs,
-        size: len,
-        ..hvm_modlist_entry::default()
-    };
-    put(memory, MODULES, module)?;
+    if let Some((paddr, size)) = initramfs {
+        let module = hvm_modlist_entry {
+            paddr,
+            size,
+            ..hvm_modlist_entry::default()
+        };
+        put(memory, MODULES, module)?;
+    }
     for (i, (addr, size)) in (0..).zip(map) {
         let entry = hvm_memmap_table_entry {
             addr,
@@ -215,7 +219,7 @@ fn put_zero_page(
     memory: &GuestMemoryMmap,
     source: &Source<'_>,
     header: setup_header,
-    (initramfs, len): (u64, u64),
+    initramfs: Option<(u64, u64)>,
 ) -> Result<()> {
     const UNDEFINED_LOADER: u8 = 0xff;
     const RAM: u32 = 1;
@@ -226,6 +230,7 @@ fn put_zero_page(
     };
     params.hdr.type_of_loader = UNDEFINED_LOADER;
     params.hdr.cmd_line_ptr = COMMAND_LINE as u32;
+    let (initramfs, len) = initramfs.unwrap_or_default();
     params.hdr.ramdisk_image = initramfs as u32;
     params.hdr.ramdisk_size = len as u32;
     let map = usable(source.size);

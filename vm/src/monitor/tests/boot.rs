@@ -9,7 +9,7 @@ use duet_vfs::tmp::{TmpFs, TmpOptions};
 use duet_vfs::{MountFlags, Store, Vfs};
 
 use super::{code, possible};
-use crate::machine::{End, Machine, Running};
+use crate::machine::{End, Init, Machine, Running};
 use crate::monitor;
 
 /// An ELF image with `code` at 1 MiB, entered there by its PVH note.
@@ -72,7 +72,8 @@ struct Given {
     kernel: Vec<u8>,
     line: String,
     memory: u64,
-    initramfs: Vec<u8>,
+    /// `None`: a tree, which the kernel is to mount.
+    initramfs: Option<Vec<u8>>,
 }
 
 impl Given {
@@ -81,7 +82,7 @@ impl Given {
             kernel,
             line: "quiet".into(),
             memory: 16 << 20,
-            initramfs: b"first bytes".to_vec(),
+            initramfs: Some(b"first bytes".to_vec()),
         }
     }
 
@@ -90,17 +91,25 @@ impl Given {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kernel");
         std::fs::write(&path, &self.kernel).unwrap();
-        let mut initramfs = tempfile::tempfile().unwrap();
-        // Its position does not matter.
-        initramfs.write_all(&self.initramfs).unwrap();
+        let root = empty_tree(dir.path());
+        let init = match self.initramfs {
+            Some(bytes) => {
+                let mut initramfs = tempfile::tempfile().unwrap();
+                // Its position does not matter.
+                initramfs.write_all(&bytes).unwrap();
+                Init::Initramfs(initramfs)
+            }
+            None => Init::Tree(crate::init_tree::build(root.store()).unwrap()),
+        };
         let (mut ours, serial) = UnixStream::pair().unwrap();
         let machine = Machine {
-            kernel: path,
-            initramfs,
+            kernel: File::open(&path).unwrap(),
+            kernel_name: path.display().to_string(),
+            init,
             command_line: self.line,
             cpus: 1,
             memory: self.memory,
-            root: empty_tree(dir.path()),
+            root,
             ports: Vec::new(),
             serial,
             network: None,
@@ -147,7 +156,7 @@ fn pvh_kernel() -> &'static [u8] {
         "out dx, al",
         // The first module: address and length.
         "cmp dword ptr [ebx + 12], 1",
-        "jne 9f",
+        "jne 8f",
         "mov edi, [ebx + 16]",
         "mov esi, [edi]",
         "mov ecx, [edi + 8]",
@@ -156,7 +165,7 @@ fn pvh_kernel() -> &'static [u8] {
         "inc esi",
         "dec ecx",
         "jnz 4b",
-        "mov al, 10",
+        "8: mov al, 10",
         "out dx, al",
         // rsdp_paddr
         "mov esi, [ebx + 32]",
@@ -194,6 +203,13 @@ fn an_elf_kernel_finds_what_pvh_promises() {
     let places = "virtio_mmio.device=4096@0xd0000000:5 virtio_mmio.device=4096@0xd0001000:6 \
                   virtio_mmio.device=4096@0xd0002000:7";
     assert_eq!(text, format!("quiet {places}\nfirst bytes\nRSD PTR\n_MP_"));
+    // Without an initramfs, but with one device more.
+    let mut given = Given::new(pvh(pvh_kernel()));
+    given.initramfs = None;
+    let (end, text) = given.run().unwrap();
+    assert_eq!(end, End::PoweredOff);
+    let more = "virtio_mmio.device=4096@0xd0003000:10";
+    assert_eq!(text, format!("quiet {places} {more}\n\nRSD PTR\n_MP_"));
 }
 
 #[test]
@@ -257,11 +273,11 @@ fn what_does_not_fit_is_said() {
         Ok(other) => panic!("{other:?}, not {words:?}"),
     };
     let mut given = Given::new(kernel());
-    given.initramfs = vec![0; 17 << 20];
+    given.initramfs = Some(vec![0; 17 << 20]);
     fails(given, "--memory");
     let mut given = Given::new(bz_image(&[0xf4]));
     // Behind what the kernel needs to unpack itself (from 2 to 3 MiB).
-    given.initramfs = vec![0; 14 << 20];
+    given.initramfs = Some(vec![0; 14 << 20]);
     fails(given, "--memory");
     let mut given = Given::new(kernel());
     given.line = "x".repeat(2048);
