@@ -52,7 +52,7 @@ use self::control::Control;
 use self::cpu::Entry;
 use self::mmio::Transport;
 use self::stats::{Exit, Stats};
-use self::vcpu::World;
+use self::vcpu::{Help, World};
 use self::vm::Vm;
 use crate::error::{Error, Result};
 use crate::fuse::Server;
@@ -101,6 +101,13 @@ const GSIS: [u32; 6] = [5, 6, 7, 10, 11, 12];
 /// There is no KVM, the kernel or an option does not fit, or the host refuses something. Whether this KVM
 /// can run the kernel shows only later: see [`probe`].
 pub fn start(machine: Machine) -> Result<Monitor> {
+    let cpus = machine.cpus;
+    let (parts, entry) = prepare(machine)?;
+    parts.start(cpus, entry, confine::processor, None)
+}
+
+/// Makes the machine's parts, with the kernel in its memory. Returns where the first processor begins.
+fn prepare(machine: Machine) -> Result<(Parts, Entry)> {
     if machine.cpus == 0 || machine.cpus > MAX_CPUS {
         return Err(Error::Failed(format!(
             "a machine has 1 to {MAX_CPUS} processors, not {}",
@@ -173,7 +180,7 @@ pub fn start(machine: Machine) -> Result<Monitor> {
         size: machine.memory,
     };
     let entry = boot::load(memory, source)?;
-    parts.start(machine.cpus, entry, confine::processor)
+    Ok((parts, entry))
 }
 
 impl Parts {
@@ -200,7 +207,13 @@ impl Parts {
     }
 
     /// Starts `cpus` processors, the first one at `entry`; the others wait for it to start them.
-    fn start(self, cpus: u32, entry: Entry, confine: Confine) -> Result<Monitor> {
+    fn start(
+        self,
+        cpus: u32,
+        entry: Entry,
+        confine: Confine,
+        help: Option<Arc<dyn Help>>,
+    ) -> Result<Monitor> {
         let control = Arc::new(Control::new()?);
         let stats = Arc::new(Stats::default());
         let world = World {
@@ -208,6 +221,7 @@ impl Parts {
             mmio: Arc::new(self.mmio),
             control: control.clone(),
             stats: stats.clone(),
+            help,
         };
         let mut made = Vec::new();
         for id in 0..cpus {

@@ -226,7 +226,7 @@ pub fn run() -> Result<()> {
         code: CODE,
         argument: 0,
     };
-    let mut machine = parts.start(1, entry, confine::processor)?;
+    let mut machine = parts.start(1, entry, confine::processor, None)?;
     let mut fds = [PollFd::new(machine.ended(), PollFlags::POLLIN)];
     let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
     if matches!(poll(&mut fds, patience), Ok(0)) {

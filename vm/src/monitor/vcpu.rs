@@ -5,7 +5,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use kvm_bindings::{
-    KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
+    KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use nix::errno::Errno;
@@ -28,6 +29,18 @@ pub struct World {
     pub control: Arc<Control>,
     /// What is counted.
     pub stats: Arc<Stats>,
+    /// Who does the instructions that KVM cannot: nobody, except where tests run a kernel on a KVM that
+    /// interprets it.
+    pub help: Option<Arc<dyn Help>>,
+}
+
+/// Does instructions of the guest's kernel that KVM cannot emulate.
+pub trait Help: Send + Sync {
+    /// Does the instruction at which the processor stands, and puts it behind that.
+    ///
+    /// # Errors
+    /// It cannot: why. The machine ends by it.
+    fn emulate(&self, vcpu: &VcpuFd) -> std::result::Result<(), String>;
 }
 
 /// Runs the processor `id` on a thread of its own, until the machine ends. `confine` is called on that
@@ -98,7 +111,15 @@ fn run(id: u32, vcpu: &mut VcpuFd, world: &World) -> Option<End> {
             Ok(VcpuExit::InternalError) => {
                 let what = internal_error(vcpu.get_kvm_run());
                 let at = vcpu.get_regs().map(|r| r.rip).unwrap_or(0);
-                Turn::End(End::Failed(format!("{what}, at {at:#x}")))
+                let helper = world
+                    .help
+                    .as_ref()
+                    .filter(|_| is_emulation(vcpu.get_kvm_run()));
+                match helper.map(|helper| helper.emulate(vcpu)) {
+                    Some(Ok(())) => Turn::Again(Exit::Other),
+                    Some(Err(why)) => Turn::End(End::Failed(format!("{what}, at {at:#x}: {why}"))),
+                    None => Turn::End(End::Failed(format!("{what}, at {at:#x}"))),
+                }
             }
             Ok(other) => Turn::End(End::Failed(format!("KVM stopped the guest: {other:?}"))),
             Err(e) => match Errno::from_raw(e.errno()) {
@@ -136,15 +157,21 @@ fn after(end: Option<End>, exit: Exit) -> Turn {
     }
 }
 
+/// Whether KVM failed at an instruction that it does not know, having said `KVM_EXIT_INTERNAL_ERROR`.
+fn is_emulation(run: &kvm_run) -> bool {
+    // SAFETY: for this reason of exit, KVM has filled this member of the union; all of it is integers.
+    let suberror = unsafe { run.__bindgen_anon_1.internal.suberror };
+    suberror == KVM_INTERNAL_ERROR_EMULATION
+}
+
 /// What KVM says it failed at (`KVM_EXIT_INTERNAL_ERROR`).
 fn internal_error(run: &kvm_run) -> String {
-    const EMULATION: u32 = 1;
     // SAFETY: for this reason of exit, KVM has filled this member of the union; all of it is integers.
     let (suberror, count, data) = unsafe {
         let e = &run.__bindgen_anon_1.internal;
         (e.suberror, e.ndata, e.data)
     };
-    if suberror != EMULATION {
+    if suberror != KVM_INTERNAL_ERROR_EMULATION {
         let data = data.get(..count.min(16) as usize).unwrap_or_default();
         return format!("KVM failed inside (error {suberror}, data {data:x?})");
     }

@@ -244,7 +244,7 @@ fn protected_mode_is_entered_as_pvh_has_it() {
         code: CODE as u32,
         argument: 0x6000,
     };
-    let mut machine = parts.start(1, entry, || Ok(())).unwrap();
+    let mut machine = parts.start(1, entry, || Ok(()), None).unwrap();
     assert_eq!(machine.wait().unwrap(), End::PoweredOff);
     let seen = [0x2000, 0x2008, 0x2010, 0x2018].map(|at| word(&memory, at));
     // No paging, no interrupts.

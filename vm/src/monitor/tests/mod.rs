@@ -6,6 +6,7 @@ mod devices;
 mod driver;
 mod events;
 mod net;
+mod pvm;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -100,7 +101,7 @@ pub fn start(parts: Parts, cpus: u32) -> Monitor {
         code: CODE,
         argument: 0x7777,
     };
-    parts.start(cpus, entry, confine::processor).unwrap()
+    parts.start(cpus, entry, confine::processor, None).unwrap()
 }
 
 /// All that came from the serial port until the machine's end.
