@@ -193,7 +193,7 @@ pub fn run(run: Run) -> Result<Outcome> {
 }
 
 /// What the kernel is to start init from.
-fn init_for(kernel: &Kernel, root: &Vfs, network: bool) -> Result<Init> {
+pub(crate) fn init_for(kernel: &Kernel, root: &Vfs, network: bool) -> Result<Init> {
     match kernel.init {
         kernel::image::Init::Initramfs => initramfs::build(kernel, network).map(Init::Initramfs),
         kernel::image::Init::Root => init_tree::build(root.store())
@@ -229,7 +229,7 @@ fn usual_cpus(monitor: Choice) -> u32 {
 }
 
 /// The kernel's command line: quick to start, quiet, and gone at once when the guest fails.
-fn command_line(run: &Run, tsc: Option<&TscSample>) -> String {
+pub(crate) fn command_line(run: &Run, tsc: Option<&TscSample>) -> String {
     let mut line = match run.kernel.init {
         kernel::image::Init::Initramfs => String::from("console=ttyS0 8250.nr_uarts=1"),
         kernel::image::Init::Root => format!(

@@ -1,22 +1,33 @@
 //! Guests on a KVM that interprets their kernel mode (`kvm_pvm`).
 //!
 //! Such a KVM is what there is on machines without virtualization of their own, and it is a KVM: memory,
-//! interrupts, events and devices are as on any other. Its emulator knows only some instructions, though, so
-//! guests here are helped with others, which nothing but tests does.
+//! interrupts, events and devices are as on any other. But its emulator knows only some instructions, so that
+//! no kernel gets far there by itself ([`probe`] says so). Guests here are helped, which nothing but tests
+//! does; so a whole kernel runs a program, with all that this monitor gives it. It is libkrunfw's, which has
+//! all that it needs built in.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`help`] | who is asked when KVM is at a loss |
+//! | [`help`] | the kernel's changes, and who is asked when KVM is at a loss |
 //! | [`fixup`] | the instructions that are done here |
+//! | [`kallsyms`] | where the kernel's functions are |
+//! | [`guest`] | the kernel and the agent in it |
+//!
+//! [`probe`]: crate::monitor::probe
 
 mod fixup;
+mod guest;
 mod help;
+mod kallsyms;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use self::guest::Guest;
 use self::help::Help;
-use super::{CODE, code, pc, possible, word};
+use super::{CODE, code, pc, possible, skip, word};
+use crate::host::find_program;
+use crate::kernel::{self, image};
 use crate::machine::{End, Running};
 use crate::monitor::cpu::Entry;
 
@@ -83,4 +94,46 @@ fn help_does_what_a_processor_does() {
         let done = help.done();
         assert_eq!(done, [("cmpxchg16b", 2), ("fwait", 1), ("int3", 1)]);
     }
+}
+
+/// Names a library of libkrunfw, to take instead of an installed one.
+const LIBRARY: &str = "DUET_TEST_LIBKRUNFW";
+
+#[test]
+#[ignore = "a minute: a kernel whose every instruction KVM interprets"]
+fn a_kernel_runs_a_program() {
+    let test = "pvm a_kernel_runs_a_program";
+    if !possible(test) {
+        return;
+    }
+    if !Path::new(INTERPRETER).exists() {
+        return skip(test, "this KVM is no kvm_pvm, which the test is about");
+    }
+    let Some(busybox) = find_program("busybox") else {
+        return skip(test, "no busybox (package busybox-static)");
+    };
+    let kernel = match std::env::var(LIBRARY) {
+        Ok(file) => Some(kernel::find(Some(&file)).unwrap()),
+        Err(_) => {
+            let mut all = kernel::list().unwrap().into_iter();
+            all.find(|k| k.init == image::Init::Root)
+        }
+    };
+    let Some(kernel) = kernel else {
+        let why = format!("no libkrunfw is installed, and {LIBRARY} does not name one");
+        return skip(test, &why);
+    };
+    // All of it in the shell itself: a second program would take some seconds.
+    let script = "read -r version </proc/version; echo \"$version\"; read -r line; echo \"$line\"; \
+                  echo error >&2; exit 7";
+    let dir = tempfile::tempdir().unwrap();
+    let guest = Guest::start(kernel, &busybox, &["sh", "-c", script], dir.path());
+    let output = guest.run(b"input\n");
+    eprintln!("{output:?}");
+    assert_eq!(output.status.code(), Some(7));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let (version, rest) = stdout.split_once('\n').unwrap();
+    assert!(version.starts_with("Linux version "), "{version}");
+    assert_eq!(rest, "input\n");
+    assert_eq!(output.stderr, b"error\n");
 }
