@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use duet_vm::kernel::fetch::{Wanted, fetch};
+use duet_vm::kernel::image::Init;
 use duet_vm::kernel::{self, Kernel};
 
 /// Options of `duet kernel`.
@@ -20,8 +22,11 @@ enum Action {
         /// Another package than the distribution's usual one for virtual machines
         #[arg(value_name = "PACKAGE")]
         package: Option<String>,
+        /// libkrunfw's kernel, which starts faster than the distribution's
+        #[arg(long, conflicts_with = "package")]
+        libkrunfw: bool,
     },
-    /// Keep a kernel image: an ELF image or a bzImage
+    /// Keep a kernel image: an ELF image, a bzImage, or libkrunfw's library
     Add {
         /// The image
         #[arg(value_name = "FILE")]
@@ -33,14 +38,21 @@ enum Action {
         #[arg(long)]
         name: Option<String>,
     },
-    /// List the kernels, the one that is used by default first
+    /// List the kernels, the one that is used by default first, and installed libraries of libkrunfw last
     List,
 }
 
 /// Runs the command.
 pub fn main(options: &Options) -> Result<u8> {
     match &options.action {
-        Action::Fetch { package } => print(&kernel::fetch::fetch(package.as_deref())?),
+        Action::Fetch { package, libkrunfw } => {
+            let wanted = match package {
+                _ if *libkrunfw => Wanted::Library,
+                Some(package) => Wanted::Package(package),
+                None => Wanted::Usual,
+            };
+            print(&fetch(wanted)?);
+        }
         Action::Add {
             file,
             modules,
@@ -64,10 +76,9 @@ pub fn main(options: &Options) -> Result<u8> {
 }
 
 fn print(kernel: &Kernel) {
-    println!(
-        "{}\t{}\t{} modules",
-        kernel.name,
-        kernel.format.name(),
-        kernel.modules.len()
-    );
+    let from = match kernel.init {
+        Init::Initramfs => format!("{} modules", kernel.modules.len()),
+        Init::Root => "no initramfs".into(),
+    };
+    println!("{}\t{}\t{from}", kernel.name, kernel.format.name());
 }

@@ -1,19 +1,33 @@
-//! Getting the distribution's kernel: its package is downloaded by apt(8), which checks it, unpacked into
-//! Duet's cache, and never installed.
+//! Getting the distribution's kernel, or libkrunfw's: its package is downloaded by apt(8), which checks it,
+//! unpacked into Duet's cache, and never installed.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Kernel, add, cache_dir};
+use super::{Kernel, add, cache_dir, library};
 use crate::error::{Error, Result};
 
 /// The package that leads to the newest kernel for virtual machines, by distribution.
 const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
 
-/// Downloads and unpacks a kernel package: `package`, or the distribution's usual one.
-pub fn fetch(package: Option<&str>) -> Result<Kernel> {
+/// The package that has libkrunfw's library.
+const LIBRARY_PACKAGE: &str = "libkrunfw5";
+
+/// What is to be fetched.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// The distribution's usual kernel for virtual machines.
+    Usual,
+    /// libkrunfw's kernel.
+    Library,
+    /// What is in this package: a kernel, or libkrunfw's library.
+    Package(&'a str),
+}
+
+/// Downloads and unpacks a kernel's package.
+pub fn fetch(wanted: Wanted<'_>) -> Result<Kernel> {
     for tool in ["apt-get", "apt-cache", "dpkg-deb"] {
         if !crate::host::is_installed(tool) {
             return Err(Error::Failed(format!(
@@ -22,15 +36,25 @@ pub fn fetch(package: Option<&str>) -> Result<Kernel> {
             )));
         }
     }
-    let wanted = match package {
-        Some(p) if valid(p) => vec![p],
-        Some(p) => return Err(Error::Failed(format!("{p:?} is no name of a package"))),
-        None => PACKAGES.to_vec(),
+    let candidates = match wanted {
+        Wanted::Usual => PACKAGES.to_vec(),
+        Wanted::Library => vec![LIBRARY_PACKAGE],
+        Wanted::Package(p) if valid(p) => vec![p],
+        Wanted::Package(p) => {
+            return Err(Error::Failed(format!("{p:?} is no name of a package")));
+        }
     };
-    let packages = wanted.iter().find_map(|p| resolve(p)).ok_or_else(|| {
+    let packages = candidates.iter().find_map(|p| resolve(p)).ok_or_else(|| {
+        let more = match wanted {
+            Wanted::Library => {
+                ", or this release of the distribution does not have it (Debian: sid has); a library from \
+                 elsewhere is taken by `duet kernel add FILE`"
+            }
+            _ => "",
+        };
         Error::Failed(format!(
-            "apt knows no package {}; its lists may be missing (apt-get update)",
-            wanted.join(" or ")
+            "apt knows no package {}; its lists may be missing (apt-get update){more}",
+            candidates.join(" or ")
         ))
     })?;
     let cache = cache_dir();
@@ -58,6 +82,11 @@ pub fn fetch(package: Option<&str>) -> Result<Kernel> {
         run(unpack, "unpacking the kernel's package")?;
     }
     let image = files(&tree.join("boot"), |n| n.starts_with("vmlinuz-")).pop();
+    if image.is_none()
+        && let Some((name, library)) = library::installed_below(&tree).pop()
+    {
+        return add(&name, &library, None);
+    }
     let image = image.ok_or_else(|| {
         Error::Failed(format!(
             "no kernel is in the package {}",
@@ -94,15 +123,13 @@ fn resolve(package: &str) -> Option<Vec<String>> {
         .filter_map(|l| l.trim().strip_prefix("Depends: "));
     let holds = |p: &&str| p.starts_with("linux-image-") || p.starts_with("linux-modules-");
     let mut all: Vec<String> = depends.filter(holds).map(str::to_owned).collect();
-    if !all.iter().any(|p| p.starts_with("linux-image-")) {
+    let is_image = |p: &&String| p.starts_with("linux-image-");
+    if !all.iter().any(|p| is_image(&p)) {
         all.push(package.to_owned());
     }
     // Ubuntu keeps modules apart, one step further.
-    let image = all
-        .iter()
-        .find(|p| p.starts_with("linux-image-"))
-        .cloned()?;
-    if image != package
+    if let Some(image) = all.iter().find(is_image).cloned()
+        && image != package
         && let Some(more) = resolve(&image)
     {
         all.extend(more.into_iter().filter(|p| p.starts_with("linux-modules-")));

@@ -115,7 +115,8 @@ fn protocol_by(head: &[u8]) -> Option<Protocol> {
 /// The ELF image in a kernel, if that is packed or in a library and its image can be started directly. `None`: it is to
 /// be used as it is.
 pub fn unpack(bytes: &[u8]) -> std::result::Result<Option<Vec<u8>>, String> {
-    if library::is_one(bytes) {
+    // A kernel is no shared object; one that cannot be read as the library is refused for that.
+    if library::may_be_one(bytes) && !has_pvh_entry(bytes) {
         let image = library::unpack(bytes)?;
         return Ok(Some([&image.head, image.memory].concat()));
     }

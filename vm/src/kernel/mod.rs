@@ -108,7 +108,7 @@ pub fn list() -> Result<Vec<Kernel>> {
         }
     }
     all.sort_by_key(|k| std::cmp::Reverse(k.added));
-    for (name, path) in library::installed() {
+    for (name, path) in library::installed_below(Path::new("/")) {
         if all.iter().all(|k| k.name != name) {
             all.push(Kernel {
                 name,

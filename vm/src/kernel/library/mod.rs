@@ -30,25 +30,21 @@ const GETTER: &str = "krunfw_get_kernel";
 
 /// Where a library may be installed, in the order in which they are looked through.
 const DIRECTORIES: [&str; 7] = [
-    "/usr/local/lib64",
-    "/usr/local/lib/x86_64-linux-gnu",
-    "/usr/local/lib",
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib64",
-    "/lib64",
-    "/usr/lib",
+    "usr/local/lib64",
+    "usr/local/lib/x86_64-linux-gnu",
+    "usr/local/lib",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib64",
+    "lib64",
+    "usr/lib",
 ];
 
-/// The installed libraries, by their names and paths; each once, whatever links lead to it.
-pub fn installed() -> Vec<(String, PathBuf)> {
-    installed_in(DIRECTORIES.iter().map(Path::new))
-}
-
-fn installed_in<'a>(directories: impl Iterator<Item = &'a Path>) -> Vec<(String, PathBuf)> {
+/// The libraries that are installed in a tree, by their names and paths; each once, whatever links lead to it.
+pub fn installed_below(root: &Path) -> Vec<(String, PathBuf)> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    for dir in directories {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for dir in DIRECTORIES.map(|d| root.join(d)) {
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
         let names = entries.filter_map(|e| e.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|n| n.starts_with("libkrunfw.so")).collect();
         // The shortest is the one by which others know it.
