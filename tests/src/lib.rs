@@ -18,7 +18,9 @@ pub use build::{Toolchain, duet, guest, host_tool, testbins_dir, workspace_dir};
 pub use expectations::{Expectations, Verdicts};
 pub use gallery::{EXHIBITS, Exhibit, exhibit, show};
 pub use known::{known, known_with};
-pub use machine::{MACHINE_LIMIT, kernel_cache, kvm_modules, machine_possible};
+pub use machine::{
+    Libkrunfw, MACHINE_LIMIT, kernel_cache, kvm_modules, libkrunfw, machine_possible,
+};
 pub use page::{MATRIX, around_matrix, compatibility_page};
 pub use run::{
     Known, Output, assert_same, both, both_but, command_output, command_output_within,

@@ -23,14 +23,22 @@ fn kernel_command(action: &str) -> crate::Output {
     command_output_within(command, b"", MACHINE_LIMIT)
 }
 
+fn has_qemu() -> Result<(), String> {
+    match host_tool("qemu-system-x86_64") {
+        Some(_) => Ok(()),
+        None => Err("no QEMU (package qemu-system-x86)".into()),
+    }
+}
+
 /// Whether a machine can be run: there is QEMU, and a kernel, which is fetched if need be. Says so if not.
 pub fn machine_possible(test: &str) -> bool {
     static MISSING: OnceLock<String> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
-        if host_tool("qemu-system-x86_64").is_none() {
-            return "no QEMU (package qemu-system-x86)".into();
+        if let Err(missing) = has_qemu() {
+            return missing;
         }
-        if !kernel_command("list").stdout.is_empty() {
+        // An installed library of libkrunfw is none of those that the tests mean.
+        if kernel_command("list").stdout.contains("modules") {
             return String::new();
         }
         let fetched = kernel_command("fetch");
@@ -43,6 +51,59 @@ pub fn machine_possible(test: &str) -> bool {
         skip(test, missing);
     }
     missing.is_empty()
+}
+
+/// libkrunfw's kernel: its image, and the library that it is from.
+pub struct Libkrunfw {
+    /// In a cache of its own.
+    pub image: PathBuf,
+    /// As its package has it.
+    pub library: PathBuf,
+}
+
+/// libkrunfw's kernel, where a machine can be run; says so if not. `.ci/deps` leaves a configuration of
+/// apt's by which its package is found.
+pub fn libkrunfw(test: &str) -> Option<&'static Libkrunfw> {
+    static FOUND: OnceLock<Result<Libkrunfw, String>> = OnceLock::new();
+    match FOUND.get_or_init(find_libkrunfw) {
+        Ok(found) => Some(found),
+        Err(why) => {
+            skip(test, why);
+            None
+        }
+    }
+}
+
+fn find_libkrunfw() -> Result<Libkrunfw, String> {
+    has_qemu()?;
+    let dir = testbins_dir().with_file_name("libkrunfw");
+    let name = "libkrunfw.so.5";
+    let found = Libkrunfw {
+        image: dir.join("duet/kernels").join(name).join("image"),
+        library: dir.join("tree/usr/lib/x86_64-linux-gnu").join(name),
+    };
+    let apt_config = dir.join("apt.conf");
+    let all_there = || found.image.is_file() && found.library.is_file();
+    if !all_there() {
+        if !apt_config.is_file() {
+            return Err("no libkrunfw: .ci/deps has not found its package".into());
+        }
+        let mut fetch = Command::new(duet());
+        fetch
+            .args(["kernel", "fetch", "--libkrunfw"])
+            .env("XDG_CACHE_HOME", &dir)
+            .env("APT_CONFIG", &apt_config);
+        let fetched = command_output_within(fetch, b"", MACHINE_LIMIT);
+        if fetched.status != 0 {
+            return Err(format!("no libkrunfw: {}", fetched.stderr.trim()));
+        }
+        assert_eq!(fetched.stdout, format!("{name}\tELF\tno initramfs\n"));
+        unpack_package("libkrunfw5", &dir.join("tree"), Some(&apt_config))?;
+    }
+    match all_there() {
+        true => Ok(found),
+        false => Err(format!("the package libkrunfw5 has no {name}")),
+    }
 }
 
 /// The modules by which a guest of the tests' kernel can use the virtualization of its processor, in the
@@ -69,7 +130,7 @@ fn find_kvm_modules() -> Result<Vec<PathBuf>, String> {
     .into();
     let all_there = || modules.iter().all(|m| m.is_file());
     if !all_there() {
-        unpack_package(&format!("linux-image-{version}"), &dir)?;
+        unpack_package(&format!("linux-image-{version}"), &dir, None)?;
     }
     match all_there() {
         true => Ok(modules),
@@ -77,12 +138,16 @@ fn find_kvm_modules() -> Result<Vec<PathBuf>, String> {
     }
 }
 
-/// Gets a package from the distribution and unpacks it to `dir`.
-fn unpack_package(package: &str, dir: &Path) -> Result<(), String> {
+/// Gets a package from the distribution and unpacks it to `dir`. `apt_config`: a configuration by which apt
+/// finds it.
+fn unpack_package(package: &str, dir: &Path, apt_config: Option<&Path>) -> Result<(), String> {
     std::fs::create_dir_all(dir).map_err(|e| e.to_string())?;
     let run = |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
         command.args(args).current_dir(dir);
+        if let Some(file) = apt_config {
+            command.env("APT_CONFIG", file);
+        }
         let output = command_output_within(command, b"", MACHINE_LIMIT);
         match output.status {
             0 => Ok(()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use duet_tests::{
     Output, Toolchain, assert_same, command_output_within, duet, duet_command, guest, host_tool,
-    is_root, kernel_cache, kvm_modules, machine_possible, native_run, skip, tempdir,
+    is_root, kernel_cache, kvm_modules, libkrunfw, machine_possible, native_run, skip, tempdir,
 };
 
 /// Several machines in a translated one.
@@ -107,6 +107,46 @@ fn an_unmodified_kernel_runs_a_program_and_panics() {
             "{words:?} is not in {output:?}"
         );
     }
+}
+
+#[test]
+fn a_kernel_that_takes_no_initramfs_mounts_its_root() {
+    let test = "monitor a_kernel_that_takes_no_initramfs_mounts_its_root";
+    let Some(kernel) = libkrunfw(test) else {
+        return;
+    };
+    let script = format!(
+        r#"
+        vm() {{ $duet run --mode vm --monitor duet --kernel {} --memory 192m "$@"; }}
+        mkdir -m 777 /tmp/data
+        echo input | vm --cpus 2 -v /tmp/data:/data $busybox sh -c '
+            cat; uname -r | grep -c "^6\.1[2-9]"; nproc; echo made >/data/note; ls / | grep -c init
+            exit 7' || echo status $?
+        cat /tmp/data/note
+        vm --append root=nowhere $busybox true || echo status $?
+        "#,
+        kernel.image.display()
+    );
+    let Some(output) = with_kvm(test, &[], &script, LIMIT) else {
+        return;
+    };
+    assert_eq!(
+        output.stdout,
+        "input
+1
+2
+0
+status 7
+made
+status 125
+",
+        "{output:?}"
+    );
+    // By the console's port.
+    assert!(
+        output.stderr.contains("Kernel panic - not syncing"),
+        "{output:?}"
+    );
 }
 
 /// Guests of the suite of the VM mode, with an argument where they do much.

@@ -9,7 +9,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use duet_tests::{
-    MACHINE_LIMIT, Toolchain, duet_command, guest, host_tool, kernel_cache, machine_possible, skip,
+    MACHINE_LIMIT, Toolchain, duet_command, guest, host_tool, kernel_cache, libkrunfw,
+    machine_possible, skip,
 };
 use nix::pty::{Winsize, openpty};
 
@@ -257,10 +258,23 @@ fn window_size() {
 #[test]
 fn a_machines_terminal() {
     let test = "a_machines_terminal";
-    if !machine_possible(test) {
-        return;
+    if machine_possible(test) {
+        machines_terminal(test, &["--mode", "vm"]);
     }
-    let Some(mut s) = Session::shell(test, &["--mode", "vm"]) else {
+}
+
+/// The same with a kernel whose own console is a port beside those of the program's streams.
+#[test]
+fn a_terminal_on_libkrunfws_kernel() {
+    let test = "a_terminal_on_libkrunfws_kernel";
+    if let Some(kernel) = libkrunfw(test) {
+        let image = kernel.image.to_str().unwrap();
+        machines_terminal(test, &["--mode", "vm", "--kernel", image]);
+    }
+}
+
+fn machines_terminal(test: &str, options: &[&str]) {
+    let Some(mut s) = Session::shell(test, options) else {
         return;
     };
     s.run("tty; echo $((6*7))", "42\r\n");
