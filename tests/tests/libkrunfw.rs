@@ -101,7 +101,10 @@ fn a_library_is_used_as_it_is() {
         return;
     };
     let output = vm(library, &[], &program, &["uname", "-r"], b"");
-    assert!(output.stdout.starts_with("6."), "{output:?}");
+    assert!(
+        output.status == 0 && output.stdout.len() > 3 && !output.stdout.contains("cloud"),
+        "{output:?}"
+    );
     // Cut short, it is refused.
     let dir = tempdir();
     let cut = dir.path().join("libkrunfw.so.5");

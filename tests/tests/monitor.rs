@@ -120,7 +120,7 @@ fn a_kernel_that_takes_no_initramfs_mounts_its_root() {
         vm() {{ $duet run --mode vm --monitor duet --kernel {} --memory 192m "$@"; }}
         mkdir -m 777 /tmp/data
         echo input | vm --cpus 2 -v /tmp/data:/data $busybox sh -c '
-            cat; uname -r | grep -c "^6\.1[2-9]"; nproc; echo made >/data/note; ls / | grep -c init
+            cat; uname -r | grep -c cloud; nproc; echo made >/data/note; ls / | grep -c init
             exit 7' || echo status $?
         cat /tmp/data/note
         vm --append root=nowhere $busybox true || echo status $?
@@ -131,15 +131,7 @@ fn a_kernel_that_takes_no_initramfs_mounts_its_root() {
         return;
     };
     assert_eq!(
-        output.stdout,
-        "input
-1
-2
-0
-status 7
-made
-status 125
-",
+        output.stdout, "input\n0\n2\n0\nstatus 7\nmade\nstatus 125\n",
         "{output:?}"
     );
     // By the console's port.
