@@ -127,6 +127,14 @@ pub trait Engine: Send + Sync {
         cloexec: bool,
     ) -> Result<RawFd>;
 
+    /// Gives the caller copies of both at the lowest free numbers, to be closed by `execve`, and returns those. If
+    /// that fails, it may have one.
+    fn inject_pair(&self, call: &Call, fds: [BorrowedFd<'_>; 2]) -> Result<[RawFd; 2]> {
+        let [first, second] = fds;
+        let first = self.inject(call, first, None, true)?;
+        Ok([first, self.inject(call, second, None, true)?])
+    }
+
     /// Gives the caller a copy of `fd` and ends the call with its number, which it returns too, in one step.
     fn answer_with_descriptor(
         &self,
@@ -140,6 +148,11 @@ pub trait Engine: Send + Sync {
 
     /// Whether the caller still waits for its answer.
     fn is_live(&self, call: &Call) -> bool;
+
+    /// Whether [`Engine::inject`] takes several times as long as another call.
+    fn injects_slowly(&self) -> bool {
+        false
+    }
 
     /// Whether processes can have an [`agent`].
     fn has_agents(&self) -> bool {

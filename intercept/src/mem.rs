@@ -82,6 +82,15 @@ pub fn read_string(tid: Tid, addr: u64, max: usize, too_long: Errno) -> Result<V
     Err(too_long)
 }
 
+/// What a file of `/proc` says, up to 4 KiB, in one read.
+pub fn read_proc(path: &str) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut text = vec![0; PAGE as usize];
+    let n = std::fs::File::open(path)?.read(&mut text)?;
+    text.truncate(n);
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,6 +104,10 @@ impl<E: Engine> Engine for Observed<E> {
         self.engine.inject(call, fd, at, cloexec)
     }
 
+    fn inject_pair(&self, call: &Call, fds: [BorrowedFd<'_>; 2]) -> Result<[RawFd; 2]> {
+        self.engine.inject_pair(call, fds)
+    }
+
     fn answer_with_descriptor(
         &self,
         call: &Call,
@@ -129,6 +133,10 @@ impl<E: Engine> Engine for Observed<E> {
         self.engine.leaves_tracing()
     }
 
+    fn injects_slowly(&self) -> bool {
+        self.engine.injects_slowly()
+    }
+
     fn let_go(&self) {
         self.engine.let_go();
     }
@@ -151,12 +159,11 @@ pub(crate) fn ended(answer: Answer) -> Ended {
     }
 }
 
-/// Sends `fd` over a datagram socket, with `text`. EAGAIN if the receiver does not take it at once.
-pub(crate) fn send_descriptor(socket: &OwnedFd, fd: RawFd, text: &[u8]) -> Result<()> {
+/// Sends descriptors over a datagram socket, with `text`. EAGAIN if the receiver does not take them at once.
+pub(crate) fn send_descriptors(socket: &OwnedFd, fds: &[RawFd], text: &[u8]) -> Result<()> {
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     let iov = [std::io::IoSlice::new(text)];
-    let rights = [fd];
-    let control = [ControlMessage::ScmRights(&rights)];
+    let control = [ControlMessage::ScmRights(fds)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     match sendmsg::<()>(socket.as_raw_fd(), &iov, &control, flags, None) {
         Ok(n) if n == text.len() => Ok(()),

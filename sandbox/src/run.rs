@@ -263,9 +263,13 @@ fn supervise(
         Engine::Seccomp => Brought::notified(init, observer)?,
         Engine::Ptrace => Brought::traced(init, observer, secrets.mark)?,
     };
-    source.set_engine(brought.engine());
     let stub_stat =
         nix::sys::stat::fstat(&stub).map_err(|e| Error::step("looking at the stub", e))?;
+    let stub_id = BackingId {
+        dev: stub_stat.st_dev,
+        ino: stub_stat.st_ino,
+    };
+    source.set_engine(brought.engine(), stub_id);
     // Somebody looks for what they ask on a processor of its own; and who counts native calls is not to count
     // theirs.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -287,10 +291,7 @@ fn supervise(
         lookers: Default::default(),
         images,
         memory_limit: config.limits.memory,
-        stub_id: BackingId {
-            dev: stub_stat.st_dev,
-            ino: stub_stat.st_ino,
-        },
+        stub_id,
         stub,
         exec_cookie: secrets.exec_cookie,
         mark: secrets.mark,
@@ -450,11 +451,6 @@ fn build_filter(config: &Config, secrets: Secrets) -> Vec<libc::sock_filter> {
         &Disposition::Native,
         &Disposition::Emulated,
     );
-    let watched = Disposition::When(
-        Rule::Marked(intercept::MARKED, secrets.mark),
-        &Disposition::Native,
-        &Disposition::Emulated,
-    );
     let of_engine = |row: &&Row| {
         let needed = intercept::ptrace::ON_AFFINITIES;
         config.engine == Engine::Ptrace && needed.contains(&i64::from(row.nr))
@@ -484,8 +480,13 @@ fn build_filter(config: &Config, secrets: Secrets) -> Vec<libc::sock_filter> {
             // Duet's own are told by the cookie.
             libc::SYS_execveat => *row,
             _ => Row {
-                disposition: match row.disposition {
-                    Disposition::Native => watched,
+                disposition: match &row.disposition {
+                    // Duet's own are native where the guest's would be.
+                    own @ (Disposition::Native | Disposition::When(..)) => Disposition::When(
+                        Rule::Marked(intercept::MARKED, secrets.mark),
+                        own,
+                        &Disposition::Emulated,
+                    ),
                     _ => Disposition::Emulated,
                 },
                 ..*row

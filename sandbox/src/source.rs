@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
 use duet_intercept::Engine;
+use duet_syscalls::handlers::exec::STUB_FD;
 use duet_syscalls::kernel::NameKind;
 use duet_syscalls::process::ProcessTable;
 use duet_vfs::proc::{ProcessSource, ProcessView};
@@ -20,6 +21,7 @@ pub struct Source {
     vfs: OnceLock<Weak<Vfs>>,
     processes: OnceLock<Arc<ProcessTable>>,
     engine: OnceLock<Arc<dyn Engine>>,
+    stub: OnceLock<BackingId>,
 }
 
 impl Source {
@@ -38,6 +40,7 @@ impl Source {
             vfs: OnceLock::new(),
             processes: OnceLock::new(),
             engine: OnceLock::new(),
+            stub: OnceLock::new(),
         }
     }
 
@@ -48,11 +51,24 @@ impl Source {
         }
     }
 
-    /// Says which engine keeps descriptors in processes.
-    pub fn set_engine(&self, engine: Arc<dyn Engine>) {
-        if self.engine.set(engine).is_err() {
+    /// Says which engine keeps descriptors in processes, and which file the stub is.
+    pub fn set_engine(&self, engine: Arc<dyn Engine>, stub: BackingId) {
+        if self.engine.set(engine).is_err() || self.stub.set(stub).is_err() {
             log::error!("/proc got a second engine");
         }
+    }
+
+    /// The stub's descriptor, if the process has been left one.
+    fn kept_stub(&self, pid: i32) -> Option<i32> {
+        if !self.engine.get()?.injects_slowly() {
+            return None;
+        }
+        let stat = nix::sys::stat::stat(format!("/proc/{pid}/fd/{STUB_FD}").as_str()).ok()?;
+        let is = BackingId {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        };
+        (self.stub.get() == Some(&is)).then_some(STUB_FD)
     }
 
     /// Says which processes this is about.
@@ -71,12 +87,17 @@ impl ProcessSource for Source {
     fn process(&self, pid: i32) -> Option<ProcessView> {
         let table = self.processes.get()?;
         let engine = self.engine.get();
-        let (id, state, own_descriptor) = if pid == 1 {
-            (0, table.initial_state()?, None)
+        let (id, state, own_descriptors) = if pid == 1 {
+            (0, table.initial_state()?, [None; 2])
         } else {
             let process = table.by_guest_pid(pid)?;
-            let own = engine.and_then(|e| e.own_descriptor(process.host_pid()));
-            (process.serial(), process.state(), own)
+            let pid = process.host_pid();
+            let own = engine.and_then(|e| e.own_descriptor(pid));
+            (
+                process.serial(),
+                process.state(),
+                [own, self.kept_stub(pid)],
+            )
         };
         let program = state.program.as_ref();
         let exe = program.map(|p| p.location.clone());
@@ -97,7 +118,7 @@ impl ProcessSource for Source {
             seccomp_filters: 0,
             dumpable: true,
             visible: pid != 1,
-            own_descriptor,
+            own_descriptors,
         };
         Some(view)
     }

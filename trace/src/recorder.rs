@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use duet_intercept::{ARCH_X86_64, Call, Ended, Errno, Names, Observer, Tid};
+use duet_intercept::{ARCH_X86_64, Call, Ended, Errno, Names, Observer, Tid, mem};
 use duet_loader::stub::STUB_NR;
 use duet_syscalls::accounts::{self, Served};
 use duet_syscalls::table::{self, Disposition, Family, Ret, Row, Type};
@@ -194,7 +194,8 @@ impl Thread {
 
     /// What `/proc` says of it; of one that is gone, its outer id.
     fn new(tid: Tid) -> Thread {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", tid.0)).unwrap_or_default();
+        let text = mem::read_proc(&format!("/proc/{}/status", tid.0)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let last = |name: &str| -> Option<i32> {
             let line = text.lines().find_map(|l| l.strip_prefix(name))?;
             line.split_ascii_whitespace().next_back()?.parse().ok()

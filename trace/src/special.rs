@@ -339,8 +339,9 @@ impl Decoder<'_> {
         /// In `struct ucontext`: flags, link, `stack_t`, `struct sigcontext`.
         const MASK: u64 = 8 + 8 + 24 + 256;
         let m = self.memory();
-        let text =
-            std::fs::read_to_string(format!("/proc/{}/syscall", m.tid.0)).unwrap_or_default();
+        let text = duet_intercept::mem::read_proc(&format!("/proc/{}/syscall", m.tid.0));
+        let text = text.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let stack = text.split_ascii_whitespace().nth(7);
         let stack = stack.and_then(|s| u64::from_str_radix(s.trim_start_matches("0x"), 16).ok());
         let Some(mask) = stack.and_then(|s| m.read(s.wrapping_add(MASK), 8)) else {

@@ -17,9 +17,16 @@
 //! closes it, or puts something else there, gets another. The message is laid out in a page that the
 //! guest is made to map. Guests that tamper with either harm themselves only.
 //!
+//! # Processors
+//!
+//! Threads that keep stopping are held on the processor of the tracing thread (`hold.rs`). The calls
+//! [`ON_AFFINITIES`] have to be intercepted for that, and [`Engine::let_go`] be called before anything else tells a
+//! guest where threads may run.
+//!
 //! # Current limits
 //!
-//! - A process has one descriptor and one page more than natively.
+//! - A process has one descriptor and one page more than natively. (The stub's descriptor, which is left to all as
+//!   [`Engine::inject`] is slow, is not the engine's.)
 //! - A guest that rewrites the `syscall` instruction at which it waits can hold up the tracing thread,
 //!   and so its own sandbox, until that is ended from outside.
 //! - vsyscalls (the legacy page of the kernel's) have no exit stop; their results are not known.
@@ -123,6 +130,14 @@ impl Shared {
     }
 }
 
+/// The calling thread's id, which is asked for in each call.
+fn own_tid() -> i32 {
+    thread_local! {
+        static OWN: i32 = gettid().as_raw();
+    }
+    OWN.with(|own| *own)
+}
+
 /// Interrupts what the thread waits for.
 fn interrupt(owner: i32) -> Result<()> {
     let (group, urgent) = (std::process::id(), libc::SIGURG);
@@ -170,7 +185,7 @@ impl Ptrace {
     /// Starts to trace `pid`, which must not have installed the filter yet. The calling thread becomes
     /// the one that traces; `EBUSY` if another does already.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        let me = gettid().as_raw();
+        let me = own_tid();
         if *self.owner.get_or_init(|| me) != me {
             return Err(Errno::EBUSY);
         }
@@ -200,7 +215,7 @@ impl Ptrace {
         work: impl FnOnce(&mut Tracer) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let owner = *self.owner.get().ok_or(Errno::ESRCH)?;
-        if owner == gettid().as_raw() {
+        if owner == own_tid() {
             return work(&mut self.tracer.lock());
         }
         let (done, wait) = sync_channel(1);
@@ -226,7 +241,7 @@ impl Ptrace {
 impl Engine for Ptrace {
     /// `EPERM` for all but the tracing thread.
     fn next(&self) -> Result<Option<Call>> {
-        if self.owner.get() != Some(&gettid().as_raw()) {
+        if self.owner.get() != Some(&own_tid()) {
             return Err(Errno::EPERM);
         }
         let mut tracer = self.tracer.lock();
@@ -280,6 +295,11 @@ impl Engine for Ptrace {
         self.request(move |t| t.inject(&call, fd, at, cloexec))
     }
 
+    fn inject_pair(&self, call: &Call, fds: [BorrowedFd<'_>; 2]) -> Result<[RawFd; 2]> {
+        let (call, fds) = (*call, fds.map(|fd| fd.as_raw_fd()));
+        self.request(move |t| t.inject_pair(&call, fds))
+    }
+
     fn answer_with_descriptor(
         &self,
         call: &Call,
@@ -307,6 +327,10 @@ impl Engine for Ptrace {
     fn leaves_tracing(&self) -> bool {
         // A thread has one tracer.
         false
+    }
+
+    fn injects_slowly(&self) -> bool {
+        true
     }
 
     fn let_go(&self) {

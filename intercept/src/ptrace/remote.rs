@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use super::hold::Runs;
 use super::tracer::{self, Called, Socket, State, Stop, Tracer};
-use crate::observer::send_descriptor;
+use crate::observer::send_descriptors;
 use crate::{ARCH_X86_64, Call, Errno, Replacement, Result, Tid, mem};
 
 const PAGE: u64 = 4096;
@@ -21,6 +21,9 @@ const ROOM: u64 = 8;
 
 /// Stops between two calls at most: entry, filter, exit, and those of a process that is stopped.
 const MOST_STOPS: usize = 16;
+
+/// Descriptors of one message at most.
+const MOST: usize = 2;
 
 /// What the page holds for `recvmsg`: a `struct msghdr`, one `struct iovec`, the text, one control
 /// message. Padding is spelled out.
@@ -37,7 +40,7 @@ struct Page {
     after_flags: u32,
     vector: [u64; 2],
     text: [u8; 8],
-    /// A `struct cmsghdr` and its one descriptor.
+    /// A `struct cmsghdr` and its descriptors.
     message: Control,
 }
 
@@ -47,8 +50,7 @@ struct Control {
     len: u64,
     level: i32,
     kind: i32,
-    fd: i32,
-    after_fd: u32,
+    fds: [i32; MOST],
 }
 
 const SIZE: usize = 104;
@@ -74,8 +76,7 @@ impl Page {
                 len: 0,
                 level: 0,
                 kind: 0,
-                fd: -1,
-                after_fd: 0,
+                fds: [-1; MOST],
             },
         }
     }
@@ -100,16 +101,7 @@ impl Tracer {
         at: Option<RawFd>,
         cloexec: bool,
     ) -> Result<RawFd> {
-        let tgid = self.called(call)?.1;
-        let page = self.page(call, tgid)?;
-        let number = match self.pass(call, tgid, page, fd, cloexec) {
-            // The guest has tampered with its end, or with a message.
-            Err(Errno::EBADMSG) => {
-                self.forget_socket(tgid);
-                self.pass(call, tgid, page, fd, cloexec)?
-            }
-            other => other?,
-        };
+        let [number, _] = self.receive(call, &[fd], cloexec)?;
         let Some(at) = at.filter(|&at| at != number) else {
             return Ok(number);
         };
@@ -120,22 +112,41 @@ impl Tracer {
         value(moved).map(|n| n as RawFd)
     }
 
-    /// One descriptor over the socket. EBADMSG if something else than it arrives, EMFILE if the guest's
+    /// Gives the caller copies of both, to be closed by `execve`.
+    pub(super) fn inject_pair(&mut self, call: &Call, fds: [RawFd; 2]) -> Result<[RawFd; 2]> {
+        self.receive(call, &fds, true)
+    }
+
+    /// Has the caller receive descriptors, as many as [`MOST`]; its numbers of them.
+    fn receive(&mut self, call: &Call, fds: &[RawFd], cloexec: bool) -> Result<[RawFd; MOST]> {
+        let tgid = self.called(call)?.1;
+        let page = self.page(call, tgid)?;
+        match self.pass(call, tgid, page, fds, cloexec) {
+            // The guest has tampered with its end, or with a message.
+            Err(Errno::EBADMSG) => {
+                self.forget_socket(tgid);
+                self.pass(call, tgid, page, fds, cloexec)
+            }
+            other => other,
+        }
+    }
+
+    /// Descriptors over the socket. EBADMSG if something else than they arrives, EMFILE if the guest's
     /// table is full.
     fn pass(
         &mut self,
         call: &Call,
         tgid: i32,
         page: u64,
-        fd: RawFd,
+        fds: &[RawFd],
         cloexec: bool,
-    ) -> Result<RawFd> {
+    ) -> Result<[RawFd; MOST]> {
         let theirs = self.socket(call, tgid, page)?;
         self.messages += 1;
         let text = self.messages.to_le_bytes();
         let socket = self.processes.get(&tgid).and_then(|p| p.socket.as_ref());
         let socket = socket.ok_or(Errno::EBADMSG)?;
-        send_descriptor(&socket.ours, fd, &text).map_err(|_| Errno::EBADMSG)?;
+        send_descriptors(&socket.ours, fds, &text).map_err(|_| Errno::EBADMSG)?;
         mem::write(call.tid, page, &Page::at(page).bytes())?;
         let mut flags = libc::MSG_DONTWAIT;
         if cloexec {
@@ -156,9 +167,11 @@ impl Tracer {
         }
         let is_rights =
             (got.message.level, got.message.kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
-        match got.message.fd {
-            fd if is_rights && fd >= 0 => Ok(fd),
-            _ => Err(Errno::EBADMSG),
+        let numbers = got.message.fds;
+        if is_rights && numbers.iter().take(fds.len()).all(|&n| n >= 0) {
+            Ok(numbers)
+        } else {
+            Err(Errno::EBADMSG)
         }
     }
 
@@ -210,8 +223,13 @@ impl Tracer {
         let least = high(call.tid);
         let dup = [first as u64, libc::F_DUPFD_CLOEXEC as u64, least, 0, 0, 0];
         let theirs = self.perform(call, libc::SYS_fcntl, dup)?;
-        self.close(call, first)?;
-        self.close(call, second)?;
+        let (least, most) = (first.min(second), first.max(second));
+        // Linux 5.9.
+        let both = [least as u64, most as u64, 0, 0, 0, 0];
+        if most != least + 1 || self.perform(call, libc::SYS_close_range, both)? < 0 {
+            self.close(call, first)?;
+            self.close(call, second)?;
+        }
         let theirs = value(theirs)? as RawFd;
         Ok(Socket {
             ours: ours?,

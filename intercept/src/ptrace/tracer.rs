@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::hold::{Holds, Runs};
 use super::{Shared, TRACE_DATA};
 use crate::observer::{ERESTARTSYS, ended};
-use crate::{ARCH_X86_64, Answer, Call, Ended, Errno, Observer, Replacement, Result, Tid};
+use crate::{ARCH_X86_64, Answer, Call, Ended, Errno, Observer, Replacement, Result, Tid, mem};
 
 /// Length of the `syscall` instruction.
 pub(super) const SYSCALL_LEN: u64 = 2;
@@ -48,8 +48,6 @@ pub(super) enum State {
         by: Replacement,
         /// Its registers in its own call.
         saved: Box<user_regs_struct>,
-        /// An `execve` has succeeded.
-        executed: bool,
     },
 }
 
@@ -181,12 +179,21 @@ fn poke(tid: i32, offset: usize, value: u64) -> Result<()> {
 
 /// The process of a thread, and the parent of that.
 fn family(tid: i32) -> (i32, Option<i32>) {
-    let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let text = mem::read_proc(&format!("/proc/{tid}/status")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let field = |name: &str| -> Option<i32> {
         let line = text.lines().find_map(|l| l.strip_prefix(name))?;
         line.trim().parse().ok()
     };
     (field("Tgid:").unwrap_or(tid), field("PPid:"))
+}
+
+/// Whether a thread is the leader of its process.
+fn leads(tid: i32) -> bool {
+    // SAFETY: integers; no signal is sent.
+    let n = unsafe { libc::syscall(libc::SYS_tgkill, tid, tid, 0) };
+    // It may not be for us to send it signals.
+    !matches!(Errno::result(n), Err(Errno::ESRCH))
 }
 
 /// Puts a call's number and arguments into registers.
@@ -231,11 +238,27 @@ impl Tracer {
             return;
         }
         let (tgid, parent) = family(tid);
-        // A copy of its parent's memory has the page too. The parent is still in its fork: it cannot
-        // have executed anything meanwhile.
-        let parent = parent.and_then(|p| self.processes.get(&p));
-        let page = parent.and_then(|p| p.page);
+        let page = parent.and_then(|p| self.page_of(p));
         self.add(tid, tgid, page);
+    }
+
+    /// Enters what `parent` has made.
+    fn adopt_from(&mut self, tid: i32, parent: i32) {
+        if self.tasks.contains_key(&tid) {
+            return;
+        }
+        let Some(group) = self.tasks.get(&parent).map(|t| t.tgid) else {
+            return self.adopt(tid);
+        };
+        let tgid = if leads(tid) { tid } else { group };
+        let page = self.page_of(group);
+        self.add(tid, tgid, page);
+    }
+
+    /// The page of a process that has just forked: a copy of its memory has it too. It is still in its fork, and
+    /// cannot have executed anything meanwhile.
+    fn page_of(&self, tgid: i32) -> Option<u64> {
+        self.processes.get(&tgid).and_then(|p| p.page)
     }
 
     /// Goes on with children that were there before their parent said so: `tid` has made them, unless it says
@@ -248,7 +271,7 @@ impl Tracer {
         let settled: Vec<Early> = self.early.extract_if(.., of_group).collect();
         for child in settled {
             self.holds.made(child.tid, tid);
-            self.adopt(child.tid);
+            self.adopt_from(child.tid, tid);
             self.event(child.tid, child.status);
         }
     }
@@ -352,7 +375,7 @@ impl Tracer {
         };
         let child = child as i32;
         self.holds.made(child, tid);
-        self.adopt(child);
+        self.adopt_from(child, tid);
         let group = |t: i32| self.tasks.get(&t).map(|t| t.tgid);
         let parent = group(tid);
         if parent != group(child)
@@ -391,14 +414,20 @@ impl Tracer {
             *process = Process::default();
         }
         self.shared.sockets.lock().remove(&tid);
-        if let Some(task) = self.tasks.get_mut(&tid)
-            && let State::Replaced { call, executed, .. } = &mut task.state
-        {
-            *executed = true;
-            call.tid = Tid(tid);
-        }
         if let Some(o) = &self.observer {
             o.executed(Tid(tid), Tid(former));
+        }
+        // The exit of the call has nothing to tell.
+        let replaced = self.tasks.get_mut(&tid).and_then(|task| {
+            let is_replaced = matches!(task.state, State::Replaced { .. });
+            is_replaced.then(|| std::mem::replace(&mut task.state, State::Free))
+        });
+        if let Some(State::Replaced { call, .. }) = replaced {
+            let call = Call {
+                tid: Tid(tid),
+                ..call
+            };
+            self.tell_left(&call, Ended::Answered(0));
         }
     }
 
@@ -471,16 +500,11 @@ impl Tracer {
                 Some((call, Ended::Answered(interrupted)))
             }
             State::Replaced {
-                call,
-                mut saved,
-                executed,
-                ..
+                call, mut saved, ..
             } => {
-                if !executed {
-                    saved.rax = result as u64;
-                    saved.orig_rax = NO_CALL;
-                    self.note(tid, ptrace::setregs(pid, *saved));
-                }
+                saved.rax = result as u64;
+                saved.orig_rax = NO_CALL;
+                self.note(tid, ptrace::setregs(pid, *saved));
                 Some((call, Ended::Answered(result)))
             }
             State::Free => None,
@@ -595,12 +619,7 @@ impl Tracer {
             }
         };
         restore_mask(tid, called.mask)?;
-        let state = State::Replaced {
-            call,
-            by,
-            saved,
-            executed: false,
-        };
+        let state = State::Replaced { call, by, saved };
         self.set_state(tid, state);
         self.holds.runs(tid, Runs::Call);
         resume(tid, true, 0)?;

@@ -448,10 +448,11 @@ fn is_traced(t: &Task) -> bool {
 }
 
 /// Where the caller gets the stub's descriptor: out of the way of the numbers that it uses itself.
-const STUB_FD: i32 = 1023;
+pub const STUB_FD: i32 = 1023;
 
 /// Gives the caller the stub. An `execve` that fails late, in the kernel, leaves the descriptor behind;
-/// the next one finds it and does not add another.
+/// the next one finds it and does not add another. Where it takes long to give it, it is left to all that
+/// comes after.
 fn inject_stub(t: &Task) -> Result<i32> {
     let engine = &t.kernel.engine;
     let stub = t.kernel.stub.as_fd();
@@ -468,7 +469,7 @@ fn inject_stub(t: &Task) -> Result<i32> {
         // In use, or beyond the caller's limit.
         Ok(_) => engine.inject(&t.call, stub, None, true),
         Err(_) => engine
-            .inject(&t.call, stub, Some(STUB_FD), true)
+            .inject(&t.call, stub, Some(STUB_FD), !engine.injects_slowly())
             .or_else(|_| engine.inject(&t.call, stub, None, true)),
     }
 }
@@ -561,10 +562,13 @@ fn hand_over(
         }
     };
     let engine = &t.kernel.engine;
-    let program = engine.inject(&t.call, launch.program.as_fd(), None, true)?;
-    let interpreter = match &launch.interpreter {
-        Some(fd) => Some(engine.inject(&t.call, fd.as_fd(), None, true)?),
-        None => None,
+    let program = launch.program.as_fd();
+    let (program, interpreter) = match &launch.interpreter {
+        Some(fd) => {
+            let [program, interpreter] = engine.inject_pair(&t.call, [program, fd.as_fd()])?;
+            (program, Some(interpreter))
+        }
+        None => (engine.inject(&t.call, program, None, true)?, None),
     };
     let mut records = records_for(plan, program, interpreter, &stack);
     for record in &mut records {

@@ -123,7 +123,8 @@ impl Inode for FdDir {
             return Err(Errno::EACCES);
         }
         let task = self.task.clone();
-        if self.task.view()?.and_then(|view| view.own_descriptor) == Some(fd) {
+        let view = self.task.view()?;
+        if view.is_some_and(|view| view.own_descriptors.contains(&Some(fd))) {
             return Err(Errno::ENOENT);
         }
         let stat = task
@@ -145,7 +146,7 @@ impl Inode for FdDir {
     ) -> Result<()> {
         let view = self.task.view()?;
         let visible = view.as_ref().is_none_or(|view| view.visible);
-        let own = view.and_then(|view| view.own_descriptor);
+        let own = view.map_or([None; 2], |view| view.own_descriptors);
         if !visible || !self.is_links() {
             self.task.may_read(caller)?;
         }
@@ -156,7 +157,7 @@ impl Inode for FdDir {
         };
         self.task.host("fd", |dir, path| {
             host::read_numbers(dir, path, cookie, &mut |fd, next| {
-                if own == Some(fd) {
+                if own.contains(&Some(fd)) {
                     return true;
                 }
                 sink(DirEntry {

@@ -103,8 +103,8 @@ pub struct ProcessView {
     pub dumpable: bool,
     /// Whether the guest may look into it; false for Duet's own init.
     pub visible: bool,
-    /// A descriptor of it that is Duet's, and not shown.
-    pub own_descriptor: Option<i32>,
+    /// Descriptors of it that are Duet's, and not shown.
+    pub own_descriptors: [Option<i32>; 2],
 }
 
 /// What all nodes share.

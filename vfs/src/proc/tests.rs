@@ -169,7 +169,7 @@ impl Sandbox {
             seccomp_filters: 0,
             dumpable: true,
             visible: true,
-            own_descriptor: None,
+            own_descriptors: [None; 2],
         });
         change(view);
     }
