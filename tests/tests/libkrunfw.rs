@@ -153,6 +153,21 @@ fn a_kernels_messages_come_by_its_console() {
 }
 
 #[test]
+fn a_machine_without_a_power_off_is_not_halted() {
+    let test = "libkrunfw a_machine_without_a_power_off_is_not_halted";
+    let (Some(kernel), Some(program)) = (libkrunfw(test), busybox(test)) else {
+        return;
+    };
+    let script = "poweroff -f; echo $?";
+    let output = vm(&kernel.image, &[], &program, &["sh", "-c", script], b"");
+    assert_eq!(
+        (output.stdout.as_str(), output.status),
+        ("1\n", 0),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn a_network() {
     let test = "libkrunfw a_network";
     let (Some(kernel), Some(program)) = (libkrunfw(test), busybox(test)) else {

@@ -53,6 +53,9 @@ fn main() {
     }
     let mounted = early::mount_kernel_file_systems();
     let end = end();
+    if end == RebootMode::RB_AUTOBOOT {
+        keep_from_halting();
+    }
     if let Err(text) = mounted.and_then(|()| serve()) {
         // Standard error is the console, if there is one: the host shows its last lines.
         eprintln!("duet-agent: {text}");
@@ -67,6 +70,17 @@ fn end() -> RebootMode {
     match Path::new("/sys/firmware/acpi").exists() {
         true => RebootMode::RB_POWER_OFF,
         false => RebootMode::RB_AUTOBOOT,
+    }
+}
+
+/// Takes the capability to end the machine from what this process starts: asked for a power-off that it does not
+/// have, the kernel would halt instead, and the host wait for ever.
+fn keep_from_halting() {
+    const CAP_SYS_BOOT: libc::c_ulong = 22;
+    // SAFETY: integers.
+    let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_BOOT, 0, 0, 0) };
+    if let Err(e) = nix::errno::Errno::result(dropped) {
+        eprintln!("duet-agent: keeping programs from halting the machine: {e}");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! There are KVMs that cannot: without virtualization in the hardware (`kvm_pvm`), the guest's kernel mode
 //! is interpreted by KVM's emulator, which was made for a few instructions only. The guest here needs a few
-//! milliseconds, most of them for a machine to be made; one that hangs is given up after [`PATIENCE`].
+//! milliseconds, most of them for a machine to be made; one that hangs is given up after `PATIENCE`.
 
 use std::arch::global_asm;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! One run in a machine: from a program and its tree to the exit status.
 //!
 //! Each stream has a thread; so have the control port, the signals, and the end of the machine. All of
-//! them tell the one loop here ([`events`]), which alone decides. Nothing that the guest says or fails
+//! them tell the one loop here (`events`), which alone decides. Nothing that the guest says or fails
 //! to say can keep that loop from hearing of a signal, of the time limit, or of the machine's end.
 
 mod console;

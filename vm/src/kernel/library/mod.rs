@@ -2,7 +2,7 @@
 //! `char *krunfw_get_kernel(size_t *load_addr, size_t *entry_addr, size_t *size)` says where that is, how
 //! long it is, and where it belongs.
 //!
-//! Nothing of the library is executed: what the function returns is read off its instructions ([`getter`]).
+//! Nothing of the library is executed: what the function returns is read off its instructions (`getter`).
 //! Its callers' other way, dlopen(3), would run its constructors and whatever it is linked with in this
 //! process, or in a child that had to be confined for it; and the file is known by nothing but a name and
 //! an exported function.
