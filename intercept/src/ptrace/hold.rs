@@ -7,8 +7,9 @@
 //! affinity of both.
 //!
 //! That must cost no guest the use of several processors. A thread is held when it alone has stopped for some
-//! times, and soon each time. It is let go when it computes while others stop, when it has not stopped for a
-//! while, and all are now and then, so that the kernel can find a better place.
+//! times, and its program runs shortly each time. It is let go when it computes, the sooner if others stop
+//! meanwhile, when it has not stopped for a while, and all are now and then, so that the kernel can find a better
+//! place.
 //!
 //! A guest does not get to see it: before a call about affinities, or where `/proc` tells of them, all are let
 //! go. A child is held with its parent, whose affinity it inherits, and let go to what that had.
@@ -26,10 +27,10 @@ use crate::placement;
 
 /// Stops of one thread in a row after which it is held.
 const STREAK: u32 = 3;
-/// A thread that runs longer than this to its next stop does not gain from being held.
-const SOON: Duration = Duration::from_micros(300);
-/// A thread that runs longer than this between two calls, while others stop, is better off elsewhere.
-const COMPUTES: Duration = Duration::from_micros(50);
+/// A thread that computes for longer than this between two calls does not gain from being held.
+const COMPUTES: Duration = Duration::from_micros(300);
+/// The same while others stop, who would wait for it.
+const COMPUTES_BESIDE: Duration = Duration::from_micros(50);
 /// How often held threads are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(2);
 /// How long a call may take, at least, before its caller is let go.
@@ -63,7 +64,7 @@ struct Thread {
     runs: Runs,
     /// How many stops there had been by then.
     stops: u64,
-    /// How long it ran to its last stop.
+    /// How long its program ran between its last two calls.
     ran: Duration,
     /// It cannot be held.
     fixed: bool,
@@ -117,10 +118,12 @@ impl Holds {
             (last, n) if last == tid => (tid, n.saturating_add(1)),
             _ => (tid, 1),
         };
-        if let Some(t) = self.threads.get_mut(&tid) {
+        if let Some(t) = self.threads.get_mut(&tid)
+            && t.runs == Runs::Program
+        {
             t.ran = self.now.saturating_duration_since(t.since);
             let alone = self.stops == t.stops + 1;
-            if !alone && t.runs == Runs::Program && t.ran > COMPUTES {
+            if t.ran > if alone { COMPUTES } else { COMPUTES_BESIDE } {
                 self.let_go(tid);
             }
         }
@@ -144,7 +147,7 @@ impl Holds {
             fixed: false,
         });
         (thread.runs, thread.stops) = (runs, stops);
-        let again = self.streak.0 == tid && self.streak.1 >= STREAK && thread.ran < SOON;
+        let again = self.streak.0 == tid && self.streak.1 >= STREAK && thread.ran < COMPUTES;
         let wanted = thread.held.is_some() || again && !thread.fixed && now >= self.not_before;
         if wanted {
             self.hold(tid);
