@@ -1,6 +1,13 @@
 //! Guest memory, read and written from the supervisor by thread id.
 //!
 //! Every address and length comes from the guest. A fault is `EFAULT`, as the kernel gives for it.
+//!
+//! Who shows calls reads what its handler reads too, and what that has written. So while one call of a waiting
+//! thread is served ([`attend`] to [`forget`]), the serving thread remembers the last pieces that it has read or
+//! written: to read them again would tell no more of the call than the first time did.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Errno, Result, Tid};
 
@@ -8,6 +15,85 @@ const PAGE: u64 = 4096;
 
 /// Bytes read at first for a string: enough for nearly every path.
 const STRING_CHUNK: u64 = 256;
+
+/// Pieces that are remembered, at most.
+const MOST_PIECES: usize = 8;
+/// Bytes of a piece that is remembered, at most.
+const LARGEST_PIECE: usize = 1024;
+
+/// What is remembered of one thread's memory.
+struct Attended {
+    /// 0 for none.
+    tid: i32,
+    pieces: Vec<(u64, Vec<u8>)>,
+}
+
+thread_local! {
+    static ATTENDED: RefCell<Attended> = const {
+        RefCell::new(Attended {
+            tid: 0,
+            pieces: Vec::new(),
+        })
+    };
+}
+
+static READS_ANEW: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is remembered, by any thread: for who counts what is read for a call.
+pub fn read_anew() {
+    READS_ANEW.store(true, Ordering::Relaxed);
+}
+
+/// From now on the calling thread remembers what it reads and writes of `tid`'s memory, which waits.
+pub(crate) fn attend(tid: Tid) {
+    if !READS_ANEW.load(Ordering::Relaxed) {
+        remember_only(tid.0);
+    }
+}
+
+fn remember_only(tid: i32) {
+    ATTENDED.with_borrow_mut(|a| {
+        a.tid = tid;
+        a.pieces.clear();
+    });
+}
+
+/// Memory may be another from now on.
+pub(crate) fn forget() {
+    remember_only(0);
+}
+
+impl Attended {
+    /// Fills `buf` if all of it is remembered.
+    fn recall(&self, addr: u64, buf: &mut [u8]) -> bool {
+        let piece = |(start, bytes): &(u64, Vec<u8>)| {
+            let at = usize::try_from(addr.checked_sub(*start)?).ok()?;
+            Some(bytes.get(at..at.checked_add(buf.len())?)?.to_vec())
+        };
+        let found = self.pieces.iter().find_map(piece);
+        if let Some(found) = &found {
+            buf.copy_from_slice(found);
+        }
+        found.is_some()
+    }
+
+    fn remember(&mut self, addr: u64, bytes: &[u8]) {
+        if bytes.len() <= LARGEST_PIECE && !bytes.is_empty() {
+            if self.pieces.len() == MOST_PIECES {
+                self.pieces.remove(0);
+            }
+            self.pieces.push((addr, bytes.to_vec()));
+        }
+    }
+
+    /// All that overlaps these bytes is not so any more.
+    fn overwrite(&mut self, addr: u64, len: usize) {
+        let end = addr.saturating_add(len as u64);
+        self.pieces.retain(|(start, bytes)| {
+            *start >= end || start.saturating_add(bytes.len() as u64) <= addr
+        });
+    }
+}
 
 /// Fills `buf` from `addr` on. A range that is not mapped in full is `EFAULT`.
 pub fn read(tid: Tid, addr: u64, buf: &mut [u8]) -> Result<()> {
@@ -22,6 +108,10 @@ pub fn read_some(tid: Tid, addr: u64, buf: &mut [u8]) -> Result<usize> {
     if buf.is_empty() {
         return Ok(0);
     }
+    let attended = ATTENDED.with_borrow(|a| (a.tid == tid.0).then(|| a.recall(addr, buf)));
+    if attended == Some(true) {
+        return Ok(buf.len());
+    }
     let local = libc::iovec {
         iov_base: buf.as_mut_ptr().cast(),
         iov_len: buf.len(),
@@ -32,7 +122,12 @@ pub fn read_some(tid: Tid, addr: u64, buf: &mut [u8]) -> Result<usize> {
     };
     // SAFETY: `local` covers exactly `buf`; the remote range is checked by the kernel.
     let n = unsafe { libc::process_vm_readv(tid.0, &local, 1, &remote, 1, 0) };
-    Errno::result(n).map(|n| n as usize)
+    let n = Errno::result(n)? as usize;
+    if attended.is_some() {
+        let read = buf.get(..n).unwrap_or_default();
+        ATTENDED.with_borrow_mut(|a| a.remember(addr, read));
+    }
+    Ok(n)
 }
 
 /// Writes all of `buf` at `addr`. A range that is not writable in full is `EFAULT`.
@@ -50,9 +145,16 @@ pub fn write(tid: Tid, addr: u64, buf: &[u8]) -> Result<()> {
     };
     // SAFETY: `local` covers exactly `buf`, which the kernel only reads.
     let n = unsafe { libc::process_vm_writev(tid.0, &local, 1, &remote, 1, 0) };
-    match Errno::result(n)? {
-        n if n as usize == buf.len() => Ok(()),
-        _ => Err(Errno::EFAULT),
+    let written = Errno::result(n).map(|n| n as usize == buf.len());
+    ATTENDED.with_borrow_mut(|a| {
+        a.overwrite(addr, buf.len());
+        if a.tid == tid.0 && written == Ok(true) {
+            a.remember(addr, buf);
+        }
+    });
+    match written? {
+        true => Ok(()),
+        false => Err(Errno::EFAULT),
     }
 }
 
@@ -113,6 +215,35 @@ mod tests {
             read_string(own(), 8, 64, Errno::ENAMETOOLONG),
             Err(Errno::EFAULT)
         );
+    }
+
+    #[test]
+    fn what_was_read_or_written_is_remembered_until_it_is_forgotten() {
+        let mut text = *b"hello world";
+        let addr = text.as_mut_ptr() as u64;
+        let at = |offset: u64, len: usize| {
+            let mut buf = vec![0; len];
+            read(own(), addr + offset, &mut buf).unwrap();
+            String::from_utf8(buf).unwrap()
+        };
+        attend(own());
+        assert_eq!(at(0, 11), "hello world");
+        // Behind its back.
+        // SAFETY: a byte of ours; read by the kernel alone.
+        unsafe { std::ptr::write_volatile(addr as *mut u8, b'j') };
+        assert_eq!(at(0, 5), "hello");
+        write(own(), addr + 6, b"there").unwrap();
+        assert_eq!((at(6, 5), at(0, 6)), ("there".into(), "jello ".into()));
+        forget();
+        assert_eq!(at(0, 11), "jello there");
+        attend(own());
+        for i in 0..=MOST_PIECES as u64 {
+            at(i, 1);
+        }
+        // SAFETY: as above.
+        unsafe { std::ptr::write_volatile(addr as *mut u8, b'c') };
+        assert_eq!(at(0, 1), "c");
+        forget();
     }
 
     #[test]

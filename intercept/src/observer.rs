@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
+use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid, mem};
 
 /// Is told what threads do. The thread that it is about is stopped meanwhile, so that its memory can be
 /// read; what takes long here makes the guest slow.
@@ -82,8 +82,10 @@ impl<E: Engine> Observed<E> {
 
 impl<E: Engine> Engine for Observed<E> {
     fn next(&self) -> Result<Option<Call>> {
+        mem::forget();
         let call = self.engine.next()?;
         if let Some(call) = &call {
+            mem::attend(call.tid);
             self.observer.entered(call);
         }
         Ok(call)

@@ -245,6 +245,10 @@ impl Recorder {
             Form::Json => Style::default(),
         };
         let summary = settings.summary.then(|| Collector::new(&settings.first));
+        if settings.explain || settings.summary {
+            // What was done for a call is shown as it would be done without.
+            mem::read_anew();
+        }
         Arc::new_cyclic(|me| Recorder {
             state: Mutex::new(State {
                 lines: Lines::new(out, style),

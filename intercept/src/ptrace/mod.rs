@@ -249,7 +249,11 @@ impl Engine for Ptrace {
             loop {
                 let request = self.requests.lock().pop_front();
                 match request {
-                    Some(request) => request(&mut tracer),
+                    Some(request) => {
+                        // Another thread has served the call.
+                        crate::mem::forget();
+                        request(&mut tracer);
+                    }
                     None => break,
                 }
             }

@@ -281,6 +281,7 @@ impl Tracer {
             }
         }
         self.holds.runs(tid, Runs::Call);
+        mem::forget();
         let mut signal = 0;
         for _ in 0..MOST_STOPS {
             tracer::resume(tid, true, signal)?;

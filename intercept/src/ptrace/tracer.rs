@@ -278,6 +278,9 @@ impl Tracer {
 
     /// One report of the kernel's. A call, if it is one to serve.
     pub(super) fn event(&mut self, tid: i32, status: i32) -> Option<Call> {
+        if self.observer.is_some() {
+            mem::attend(Tid(tid));
+        }
         if !libc::WIFSTOPPED(status) {
             self.end(tid, status);
             return None;
