@@ -88,6 +88,25 @@ const SHARED: &str = "/var/cache/duet/kernels";
 
 /// All kernels: those of the caches, the one added last first, and behind them installed libraries.
 pub fn list() -> Result<Vec<Kernel>> {
+    let mut all = cached()?;
+    let cached: Vec<String> = all.iter().map(|k| k.name.clone()).collect();
+    all.extend(installed().filter(|k| !cached.contains(&k.name)));
+    Ok(all)
+}
+
+fn installed() -> impl Iterator<Item = Kernel> {
+    let libraries = library::installed_below(Path::new("/")).into_iter();
+    libraries.map(|(name, image)| Kernel {
+        name,
+        image,
+        format: Format::Library,
+        init: Init::Root,
+        modules: Vec::new(),
+        added: SystemTime::UNIX_EPOCH,
+    })
+}
+
+fn cached() -> Result<Vec<Kernel>> {
     let own = cache_dir();
     let mut all: Vec<Kernel> = Vec::new();
     for dir in [own.as_path(), Path::new(SHARED)] {
@@ -108,26 +127,17 @@ pub fn list() -> Result<Vec<Kernel>> {
         }
     }
     all.sort_by_key(|k| std::cmp::Reverse(k.added));
-    for (name, path) in library::installed_below(Path::new("/")) {
-        if all.iter().all(|k| k.name != name) {
-            all.push(Kernel {
-                name,
-                image: path,
-                format: Format::Library,
-                init: Init::Root,
-                modules: Vec::new(),
-                added: SystemTime::UNIX_EPOCH,
-            });
-        }
-    }
     Ok(all)
 }
 
 /// The kernel that `wanted` names (a name of [`list`], or a file), or the first of [`list`].
 pub fn find(wanted: Option<&str>) -> Result<Kernel> {
-    let all = list()?;
+    // Directories of libraries are large, and looked through only where nothing else is found.
+    let mut all = cached()?
+        .into_iter()
+        .chain(std::iter::once_with(installed).flatten());
     let Some(wanted) = wanted else {
-        return all.into_iter().next().ok_or_else(|| {
+        return all.next().ok_or_else(|| {
             Error::Failed(
                 "there is no kernel to run; get the distribution's with `duet kernel fetch`, or give \
                  one with --kernel FILE"
@@ -135,7 +145,7 @@ pub fn find(wanted: Option<&str>) -> Result<Kernel> {
             )
         });
     };
-    if let Some(kernel) = all.into_iter().find(|k| k.name == wanted) {
+    if let Some(kernel) = all.find(|k| k.name == wanted) {
         return Ok(kernel);
     }
     let path = PathBuf::from(wanted);
