@@ -85,14 +85,16 @@ impl Engine for Seccomp {
         at: Option<RawFd>,
         cloexec: bool,
     ) -> Result<RawFd> {
-        let request = AddFd {
-            id: call.id,
-            flags: if at.is_some() { notify::ADDFD_SETFD } else { 0 },
-            srcfd: fd.as_raw_fd() as u32,
-            newfd: at.unwrap_or(0) as u32,
-            newfd_flags: cloexec_flag(cloexec),
+        let add = |_| self.add(call, fd, at, cloexec);
+        self.placement.exchange(call.tid, add).map_err(gone)
+    }
+
+    fn inject_pair(&self, call: &Call, fds: [BorrowedFd<'_>; 2]) -> Result<[RawFd; 2]> {
+        let [first, second] = fds;
+        let add = |_| {
+            let first = self.add(call, first, None, true)?;
+            Ok([first, self.add(call, second, None, true)?])
         };
-        let add = |_| notify::add_fd(self.listener.as_fd(), request);
         self.placement.exchange(call.tid, add).map_err(gone)
     }
 
@@ -178,6 +180,24 @@ impl Engine for Seccomp {
 }
 
 impl Seccomp {
+    /// Adds one descriptor to the caller's.
+    fn add(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        at: Option<RawFd>,
+        cloexec: bool,
+    ) -> Result<RawFd> {
+        let request = AddFd {
+            id: call.id,
+            flags: if at.is_some() { notify::ADDFD_SETFD } else { 0 },
+            srcfd: fd.as_raw_fd() as u32,
+            newfd: at.unwrap_or(0) as u32,
+            newfd_flags: cloexec_flag(cloexec),
+        };
+        notify::add_fd(self.listener.as_fd(), request)
+    }
+
     /// Whether every thread under the filter is gone.
     fn hung_up(&self) -> bool {
         let mut p = libc::pollfd {

@@ -225,7 +225,7 @@ fn supervise(
     else {
         return Err(Error::Failed("init handed over no mounts".into()));
     };
-    let images = Images::new(images, namespaces::own_ids())
+    let images = Images::new(images, namespaces::own_ids(), stub_elf())
         .map_err(|e| Error::step("preparing for programs that the kernel loads", e))?;
     let tmpfs = if nix::unistd::geteuid().is_root() {
         init::store_mount().map_err(|e| Error::step("mounting a tmpfs", e))?

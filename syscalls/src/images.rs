@@ -1,4 +1,5 @@
-//! Programs that the kernel itself is to load: those of threads that somebody traces.
+//! What the kernel finds when it looks up the path of a program itself: the start-up stub ([`links`]), or,
+//! for threads that somebody traces, the program.
 //!
 //! Whom a tracer has stopped at the end of an `execve` must be in its new program already, with all of
 //! it mapped: a debugger looks at it then. So the stub, which would be seen there, cannot serve, nor
@@ -24,6 +25,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{LinkatFlags, UnlinkatFlags};
 use parking_lot::Mutex;
 
+mod links;
+
 /// The directory that the guest has as its root.
 pub const ROOT: &str = "root";
 
@@ -32,6 +35,9 @@ const COPIES: &str = "copies";
 
 /// Largest file that is copied, in bytes. All wait for a copy that is made.
 pub const LARGEST: u64 = 256 << 20;
+
+/// The start-up stub.
+const STUB: &str = "stub";
 
 /// A copy on its way to its place.
 const MOVING: &str = "moving";
@@ -58,20 +64,39 @@ pub struct Images {
     /// User and group on the host that own what is made on it.
     ids: (u32, u32),
     copies: Mutex<Copies>,
+    /// The start-up stub's file.
+    stub: BackingId,
+    /// `None` once programs may stand at paths.
+    links: Mutex<Option<links::Links>>,
 }
 
 impl Images {
     /// On this tmpfs, which has the directory [`ROOT`] already. Its user namespace knows `ids`, a user
-    /// and a group of the host, alone.
-    pub fn new(top: OwnedFd, ids: (u32, u32)) -> Result<Images> {
-        let images = Images {
+    /// and a group of the host, alone. `stub` is the start-up stub.
+    pub fn new(top: OwnedFd, ids: (u32, u32), stub: &[u8]) -> Result<Images> {
+        let owner = FileIds::take(ids);
+        mkdirat(&top, COPIES, Mode::S_IRWXU)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = openat(&top, STUB, flags, Mode::from_bits_truncate(0o555))?;
+        drop(owner);
+        let mut file = File::from(file);
+        io::Write::write_all(&mut file, stub).map_err(errno)?;
+        let stat = fstat(&file)?;
+        Ok(Images {
             top,
             ids,
             copies: Mutex::default(),
-        };
-        let _owner = FileIds::take(images.ids);
-        mkdirat(&images.top, COPIES, Mode::S_IRWXU)?;
-        Ok(images)
+            stub: BackingId {
+                dev: stat.st_dev,
+                ino: stat.st_ino,
+            },
+            links: Mutex::new(Some(HashMap::new())),
+        })
+    }
+
+    /// The start-up stub's file.
+    pub fn stub(&self) -> BackingId {
+        self.stub
     }
 
     /// The user and group that guests are on the host.
@@ -92,6 +117,7 @@ impl Images {
         files: &[(&[u8], BorrowedFd<'_>)],
         running: Option<BackingId>,
     ) -> Result<Vec<BackingId>> {
+        self.stop_leading();
         let mut copies = self.copies.lock();
         let _owner = FileIds::take(self.ids);
         let all = |copies: &mut Copies| -> Result<Vec<BackingId>> {
@@ -164,9 +190,15 @@ impl Images {
         Ok((name, id))
     }
 
-    /// Gives the copy `name` a place below the guest's root. As there are no links, each `..` leads
-    /// back to where the component before it came from.
+    /// Gives the copy `name` a place below the guest's root.
     fn link(&self, name: &str, path: &[u8]) -> Result<()> {
+        let at = self.directories(path)?;
+        self.move_to(name, &at)
+    }
+
+    /// Makes the directories that `path` leads through, and returns where it leads to. As there are no
+    /// symbolic links, each `..` leads back to where the component before it came from.
+    fn directories(&self, path: &[u8]) -> Result<Vec<u8>> {
         let mut at = ROOT.as_bytes().to_vec();
         let mut components = path
             .split(|&b| b == b'/')
@@ -182,7 +214,7 @@ impl Images {
             at.push(b'/');
             at.extend_from_slice(component);
             if components.peek().is_none() {
-                return self.move_to(name, &at);
+                return Ok(at);
             }
             match mkdirat(&self.top, at.as_slice(), Mode::from_bits_truncate(0o755)) {
                 Ok(()) | Err(Errno::EEXIST) => (),
@@ -269,12 +301,12 @@ fn set_file_ids(uid: u32, gid: u32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::Write;
     use std::os::fd::AsFd;
 
-    fn images() -> (tempfile::TempDir, Images) {
+    pub(super) fn images() -> (tempfile::TempDir, Images) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(ROOT)).unwrap();
         let top = File::open(dir.path()).unwrap().into();
@@ -282,7 +314,7 @@ mod tests {
             nix::unistd::geteuid().as_raw(),
             nix::unistd::getegid().as_raw(),
         );
-        let images = Images::new(top, ids).unwrap();
+        let images = Images::new(top, ids, b"stub").unwrap();
         (dir, images)
     }
 

@@ -18,6 +18,7 @@ pub mod images;
 pub mod kernel;
 pub mod lookers;
 pub mod peers;
+mod pidns;
 pub mod process;
 pub mod sockets;
 pub mod states;

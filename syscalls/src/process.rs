@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 
 use crate::agents::Accelerated;
 use crate::peers::{Peer, Peers};
+use crate::pidns::PidNamespace;
 use crate::states::{self, States};
 
 /// The program a process runs.
@@ -103,6 +104,8 @@ pub struct Process {
     serial: u64,
     pidfd: OwnedFd,
     guest_pid: OnceLock<i32>,
+    /// The sandbox's, where the kernel tells its numbers.
+    namespace: Option<Arc<PidNamespace>>,
     state: Mutex<Arc<State>>,
     /// The `execve` under way.
     pub pending_exec: Mutex<Option<PendingExec>>,
@@ -135,6 +138,9 @@ impl Process {
     /// Thread-group id in the sandbox's pid namespace; 0 if it is gone.
     pub fn guest_pid(&self) -> i32 {
         *self.guest_pid.get_or_init(|| {
+            if let Some(namespace) = &self.namespace {
+                return namespace.inner(self.tgid).unwrap_or(0);
+            }
             let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
             read_proc(&path, |text| innermost_pid(&String::from_utf8_lossy(text))).unwrap_or(0)
         })
@@ -332,6 +338,8 @@ pub struct ProcessTable {
     next_serial: AtomicU64,
     /// A procfs of the sandbox's pid namespace.
     proc: OnceLock<OwnedFd>,
+    /// That namespace, where the kernel tells its numbers.
+    namespace: OnceLock<Arc<PidNamespace>>,
     /// Those that have ended are noted here.
     peers: Arc<Mutex<Peers>>,
 }
@@ -418,6 +426,7 @@ impl ProcessTable {
             first_launch: Mutex::new(Some(first)),
             next_serial: AtomicU64::new(1),
             proc: OnceLock::new(),
+            namespace: OnceLock::new(),
             peers: Arc::default(),
             inner: Mutex::default(),
             deaths: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -434,6 +443,10 @@ impl ProcessTable {
     /// Says which process is the sandbox's init.
     pub fn set_init(&self, pid: i32) {
         self.init.store(pid, Ordering::Relaxed);
+        let namespace = PidNamespace::of(pid);
+        if let Ok(namespace) = namespace.and_then(|n| n.inner(pid).map(|_| n)) {
+            self.namespace.get_or_init(|| Arc::new(namespace));
+        }
     }
 
     /// Gives the table a procfs of the sandbox's pid namespace.
@@ -486,10 +499,31 @@ impl ProcessTable {
 
     /// The process with this id in the sandbox's numbers, until it has been waited for.
     pub fn by_guest_pid(&self, pid: i32) -> Option<Arc<Process>> {
+        if let Some(namespace) = self.namespace.get() {
+            let outer = namespace.outer(pid).ok().filter(|&p| !self.is_init(p))?;
+            let process = self.known_or_entered(outer)?;
+            return Some(process).filter(|p| p.guest_pid() == pid);
+        }
         let is = |p: &Arc<Process>| p.guest_pid() == pid && p.exists();
         let ended = || self.inner.lock().ended.clone().into_iter();
         let known = self.all().into_iter().chain(ended()).find(is);
         known.or_else(|| self.enter_all().into_iter().find(is))
+    }
+
+    /// A process of the sandbox that has not been waited for, by the supervisor's number; not init.
+    fn known_or_entered(&self, pid: i32) -> Option<Arc<Process>> {
+        let ended = || {
+            let inner = self.inner.lock();
+            inner
+                .ended
+                .iter()
+                .find(|p| p.tgid == pid && p.exists())
+                .cloned()
+        };
+        self.by_host_pid(pid)
+            .filter(|p| p.exists())
+            .or_else(ended)
+            .or_else(|| self.enter_child(pid))
     }
 
     /// Enters every process of the sandbox that has made no call yet; returns those.
@@ -614,6 +648,7 @@ impl ProcessTable {
             serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
             pidfd,
             guest_pid: OnceLock::new(),
+            namespace: self.namespace.get().cloned(),
             state: Mutex::new(state),
             pending_exec: Mutex::new(None),
             loads_natively: AtomicBool::new(false),
@@ -724,13 +759,18 @@ impl ProcessTable {
 
     /// Waits for the end of processes and forgets them, for ever. For a thread of its own.
     pub fn watch_deaths(&self) {
+        // Where many end, several at a time: each that wakes this thread is held up.
+        const PAUSE: Duration = Duration::from_millis(2);
         let mut events = [EpollEvent::empty(); 64];
         loop {
             match self.deaths.wait(&mut events, EpollTimeout::NONE) {
-                Ok(n) => events
-                    .iter()
-                    .take(n)
-                    .for_each(|e| self.bury(e.data() as i32)),
+                Ok(n) => {
+                    events
+                        .iter()
+                        .take(n)
+                        .for_each(|e| self.bury(e.data() as i32));
+                    std::thread::sleep(PAUSE);
+                }
                 Err(Errno::EINTR) => (),
                 Err(e) => return log::error!("waiting for the end of processes: {e}"),
             }

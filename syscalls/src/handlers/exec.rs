@@ -3,7 +3,8 @@
 //! 1. The call is notified. The program is resolved and parsed here, so that a bad one fails with the
 //!    errno Linux would give, and a plan of its address space is made.
 //! 2. The thread is made to exec the start-up stub instead, with its own `argv` and `envp`: the kernel
-//!    ends the other threads, closes descriptors, resets signals and makes a new address space.
+//!    ends the other threads, closes descriptors, resets signals and makes a new address space. Mostly the
+//!    call runs as it stands, and the kernel finds the stub at the path ([`images`](crate::images)).
 //! 3. The stub reports. The initial stack is corrected, the stub is handed the plan, and jumps.
 //!
 //! The stub's descriptor and the cookie that lets its `execveat` through the filter can become known
@@ -400,6 +401,12 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
         t.process.forget_failed_exec(t.call.tid);
         return Err(Errno::EAGAIN);
     }
+    // The kernel finds the stub where it looks for the program, unless it looks in a directory of the caller's.
+    // Who gains something is attached to all the same, as nobody may trace it.
+    let by_path = !gains && !is_relative_to_descriptor(t, path) && kernel.engine.leaves_tracing();
+    if by_path && kernel.images.lead_to_stub(path).is_ok() {
+        return Ok(Reply::Run);
+    }
     let stub = inject_stub(t)?;
     let [empty, argv, envp] = pointers;
     let replacement = Replacement {
@@ -419,6 +426,11 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
         Err(Errno::EPERM) if kernel.engine.leaves_tracing() => traced::start(t, path, location),
         Err(e) => Err(e),
     }
+}
+
+/// Whether this is an execveat(2) of what a descriptor stands for, or of a path that starts there.
+fn is_relative_to_descriptor(t: &Task, path: &[u8]) -> bool {
+    i64::from(t.call.nr) == libc::SYS_execveat && path.starts_with(b"/dev/fd/")
 }
 
 /// How long a program that gains something waits for those who look into its process.
@@ -521,12 +533,12 @@ fn runs_stub(t: &Task) -> bool {
     let exe = host("stat", || {
         nix::sys::stat::stat(format!("/proc/{}/exe", t.call.tid.0).as_str())
     });
-    let stub = t.kernel.stub_id;
     exe.is_ok_and(|exe| {
-        (BackingId {
+        let exe = BackingId {
             dev: exe.st_dev,
             ino: exe.st_ino,
-        }) == stub
+        };
+        exe == t.kernel.images.stub() || exe == t.kernel.stub_id
     })
 }
 

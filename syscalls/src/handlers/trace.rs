@@ -90,6 +90,7 @@ pub(super) fn ptrace(t: &Task) -> Result<Reply> {
         _ => return Ok(Reply::Run),
     }
     t.kernel.traces.store(true, Ordering::Relaxed);
+    t.kernel.images.stop_leading();
     // A tracer is to see all calls.
     if let Some(agents) = &t.kernel.agents {
         agents.close();
