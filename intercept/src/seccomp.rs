@@ -157,7 +157,7 @@ impl Engine for Seccomp {
         if let Err(e) = ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD) {
             return self.answer(call, answer).and(Err(e));
         }
-        let fd = self.inject(call, agent.channel().fd(), None, true);
+        let numbers = self.inject_all(call, &agent::given(agent));
         let interrupted = ptrace::interrupt(pid);
         let answered = self.answer(call, answer);
         let stopped = match answered {
@@ -165,8 +165,14 @@ impl Engine for Seccomp {
             Ok(()) | Err(Errno::ESRCH) => interrupted.and_then(|()| wait_for_stop(pid)),
             Err(e) => Err(e),
         };
-        let fd = fd.and_then(|fd| answered.and(stopped).map(|()| fd));
-        let installed = fd.and_then(|fd| agent::install(call.tid, agent, fd, owner));
+        let numbers = numbers.and_then(|numbers| answered.and(stopped).map(|()| numbers));
+        let installed = numbers.and_then(|numbers| match numbers[..] {
+            [channel, socket] => {
+                let given = agent::Given { channel, socket };
+                agent::install(call.tid, agent, given, owner)
+            }
+            _ => Err(Errno::EIO),
+        });
         let detached = ptrace::detach(pid, None);
         if detached == Err(Errno::ESRCH) {
             collect(pid);

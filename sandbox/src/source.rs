@@ -86,18 +86,11 @@ impl ProcessSource for Source {
 
     fn process(&self, pid: i32) -> Option<ProcessView> {
         let table = self.processes.get()?;
-        let engine = self.engine.get();
-        let (id, state, own_descriptors) = if pid == 1 {
-            (0, table.initial_state()?, [None; 2])
+        let (id, state) = if pid == 1 {
+            (0, table.initial_state()?)
         } else {
             let process = table.by_guest_pid(pid)?;
-            let pid = process.host_pid();
-            let own = engine.and_then(|e| e.own_descriptor(pid));
-            (
-                process.serial(),
-                process.state(),
-                [own, self.kept_stub(pid)],
-            )
+            (process.serial(), process.state())
         };
         let program = state.program.as_ref();
         let exe = program.map(|p| p.location.clone());
@@ -118,7 +111,6 @@ impl ProcessSource for Source {
             seccomp_filters: 0,
             dumpable: true,
             visible: pid != 1,
-            own_descriptors,
         };
         Some(view)
     }
@@ -127,6 +119,14 @@ impl ProcessSource for Source {
         if let Some(engine) = self.engine.get() {
             engine.let_go();
         }
+    }
+
+    fn own_descriptor(&self, pid: i32) -> Option<i32> {
+        let process = self.processes.get()?.by_guest_pid(pid)?;
+        let engine = self.engine.get()?;
+        engine
+            .own_descriptor(process.host_pid())
+            .or_else(|| process.agent_descriptor())
     }
 
     fn mounts(&self) -> Vec<MountInfo> {

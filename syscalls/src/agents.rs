@@ -11,6 +11,7 @@
 //! seen by somebody else, and an agent would hide them.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use duet_intercept::agent::{Agent, Request, Roles, Site, channel, comes_from_site};
 use duet_intercept::{ARCH_X86_64, Answer, Call, Tid};
+use duet_vfs::counted::fstat;
 use parking_lot::{Condvar, Mutex};
 
 use crate::handlers;
@@ -40,8 +42,8 @@ const WORTH_IT: u64 = 4;
 /// How often it is not woken, at most, after it was not worth it.
 const MOST_SKIPPED: u32 = 256;
 
-/// What an agent can hand over: calls of which one argument at most is a path, one at most points to
-/// where a result goes, and none gives a descriptor. Nor do they change the tree: a signal handler may jump out of a
+/// What an agent can hand over: calls of which one argument at most is a path, and one at most points to
+/// where a result goes. They do not change the tree: a signal handler may jump out of a
 /// call that the lookout is yet to take.
 const HANDED_OVER: &[(&str, Option<u8>, Option<u8>)] = &[
     ("stat", Some(0), Some(1)),
@@ -61,7 +63,18 @@ const HANDED_OVER: &[(&str, Option<u8>, Option<u8>)] = &[
     ("geteuid", None, None),
     ("getgid", None, None),
     ("getegid", None, None),
+    ("open", Some(0), None),
+    ("openat", Some(1), None),
 ];
+
+/// Those of them that give a descriptor, and which argument has their flags.
+const OPENS: &[(libc::c_long, usize)] = &[(libc::SYS_open, 1), (libc::SYS_openat, 2)];
+
+/// Which argument of a call has the flags of a file that it opens; `None` if it opens none.
+fn open_flags(nr: u32) -> Option<usize> {
+    let found = OPENS.iter().find(|(n, _)| *n == i64::from(nr));
+    found.map(|&(_, arg)| arg)
+}
 
 /// The roles of a call's arguments; `None` if agents do not hand it over.
 fn roles(nr: u32) -> Option<Roles> {
@@ -71,7 +84,12 @@ fn roles(nr: u32) -> Option<Roles> {
         for &(name, path, out) in HANDED_OVER {
             let row = table::by_name(name);
             if let Some(slot) = row.and_then(|r| all.get_mut(r.nr as usize)) {
-                *slot = Some(Roles { path, out });
+                let descriptor = row.is_some_and(|r| open_flags(r.nr).is_some());
+                *slot = Some(Roles {
+                    path,
+                    out,
+                    descriptor,
+                });
             }
         }
         all
@@ -97,8 +115,16 @@ impl Default for Accelerated {
     }
 }
 
+/// How a call was served.
+enum Served {
+    /// Its result, and what goes to the caller's memory.
+    Value(i64, Vec<u8>),
+    /// The caller gets this descriptor, which `execve` closes or not.
+    Descriptor(OwnedFd, bool),
+}
+
 /// A process, and its agent.
-type Served = (Arc<Process>, Arc<Agent>);
+type Pair = (Arc<Process>, Arc<Agent>);
 
 /// The agents of a sandbox.
 #[derive(Default)]
@@ -231,7 +257,7 @@ impl Agents {
     }
 
     /// All agents in use, who are told that somebody looks.
-    fn listening(&self) -> (Vec<Served>, u64) {
+    fn listening(&self) -> (Vec<Pair>, u64) {
         let mut list = self.list.lock();
         let seen = self.changes.load(Ordering::Acquire);
         list.retain(is_used);
@@ -259,7 +285,10 @@ fn answer(kernel: &Arc<Kernel>, process: &Arc<Process>, agent: &Arc<Agent>, requ
     let channel = agent.channel();
     let serve = AssertUnwindSafe(|| serve(kernel, process, agent, request));
     match catch_unwind(serve) {
-        Ok(Some((result, out))) => channel.answer(result, &out),
+        Ok(Some(Served::Value(result, out))) => channel.answer(result, &out),
+        Ok(Some(Served::Descriptor(fd, cloexec))) => {
+            agent.pass(fd, cloexec);
+        }
         Ok(None) => channel.decline(),
         Err(_) => {
             log::error!("a call of an agent could not be served");
@@ -274,7 +303,7 @@ fn serve(
     process: &Arc<Process>,
     agent: &Arc<Agent>,
     r: Request,
-) -> Option<(i64, Vec<u8>)> {
+) -> Option<Served> {
     // In this order: with another program, which may have other privileges, it has another agent or none. Others
     // may share the memory that this one speaks by, and speak on.
     let state = process.state();
@@ -288,6 +317,10 @@ fn serve(
         return None;
     }
     if table::verdict(ARCH_X86_64, r.nr, &r.args) != Verdict::Emulated {
+        return None;
+    }
+    const CHANGES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
+    if open_flags(r.nr).is_some_and(|arg| size(arg) as i32 & CHANGES != 0) {
         return None;
     }
     let handler = handlers::of(r.nr)?;
@@ -307,14 +340,26 @@ fn serve(
         },
         staged: Some(Arc::new(Staged::new(path, out, channel::OUT_ROOM))),
     };
-    let result = match handler(&task) {
-        Ok(Reply::Value(v)) => v,
-        Ok(_) => return None,
-        Err(e) => -i64::from(e as i32),
-    };
+    let reply = handler(&task);
     let out = task.staged.as_ref().and_then(|s| s.take())?;
+    let served = match reply {
+        Ok(Reply::Value(v)) => Served::Value(v, out),
+        Err(e) => Served::Value(-i64::from(e as i32), out),
+        Ok(Reply::Descriptor {
+            fd,
+            cloexec,
+            exclusive: false,
+        }) if may_wait(&fd) => Served::Descriptor(fd, cloexec),
+        Ok(_) => return None,
+    };
     kernel.counters.count(r.nr, Verdict::Emulated);
-    Some((result, out))
+    Some(served)
+}
+
+/// Whether a descriptor may lie in a socket for a while: not one whose close somebody may wait for.
+fn may_wait(fd: &OwnedFd) -> bool {
+    let kind = fstat(fd).map(|s| s.st_mode & libc::S_IFMT);
+    matches!(kind, Ok(libc::S_IFREG | libc::S_IFDIR))
 }
 
 /// Before a call is answered that came as a notification: brings its process an agent, or sends its site
@@ -344,14 +389,43 @@ pub(crate) fn answered(task: &Task, answer: Answer) -> bool {
         Accelerated::By(agent) => {
             let agent = agent.clone();
             drop(accelerated);
-            let waits = || kernel.engine.is_live(call);
-            match agent.redirect(call, roles, waits, || is_alone(kernel, process)) {
-                Ok(Site::Redirected | Site::New) => agents.want(),
-                Ok(Site::Other) => (),
-                Err(e) => log::debug!("process {}: its sites stay: {e}", process.host_pid()),
-            }
+            send_site(agents, task, &agent, roles);
             false
         }
+    }
+}
+
+/// Before a call is answered with a descriptor, which no agent can be brought with: sends its site to the agent that
+/// its process has.
+pub(crate) fn gives_descriptor(task: &Task) {
+    let (call, process) = (&task.call, &task.process);
+    let Some(agents) = &task.kernel.agents else {
+        return;
+    };
+    let Some(roles) = roles(call.nr).filter(|_| call.tid.0 == process.host_pid()) else {
+        return;
+    };
+    let agent = match &mut *process.accelerated.lock() {
+        Accelerated::By(agent) => agent.clone(),
+        Accelerated::Calls(n) => {
+            *n = (*n + 1).min(BUSY);
+            return;
+        }
+        _ => return,
+    };
+    if !agents.closed.load(Ordering::Relaxed) {
+        send_site(agents, task, &agent, roles);
+    }
+}
+
+/// Has the site of a call go to the agent of its process, and the lookout look, unless the site cannot.
+fn send_site(agents: &Agents, task: &Task, agent: &Agent, roles: Roles) {
+    let (kernel, call, process) = (&task.kernel, &task.call, &task.process);
+    let waits = || kernel.engine.is_live(call);
+    match agent.redirect(call, roles, waits, || is_alone(kernel, process)) {
+        Ok(Site::Redirected | Site::New) => agents.want(),
+        Ok(Site::Other) => (),
+        Err(e) => log::debug!("process {}: its sites stay: {e}", process.host_pid()),
     }
 }
 

@@ -98,6 +98,9 @@ pub fn finish(task: &Task, result: Result<Reply>) {
     {
         return;
     }
+    if matches!(result, Ok(Reply::Descriptor { .. })) {
+        agents::gives_descriptor(task);
+    }
     match result {
         Ok(Reply::Value(v)) => send(kernel, call, Answer::Value(v)),
         Ok(Reply::Run) => send(kernel, call, Answer::Run),

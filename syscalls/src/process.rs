@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use duet_intercept::Tid;
+use duet_intercept::{Tid, agent};
 use duet_vfs::BackingId;
 use duet_vfs::account::host;
 use duet_vfs::counted::{read_file, read_text};
@@ -239,6 +239,11 @@ impl Process {
             libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, info, 0)
         });
         Errno::result(n).map(drop)
+    }
+
+    /// The number of the descriptor that it has for an agent, its own or that of a process it was forked from.
+    pub fn agent_descriptor(&self) -> Option<RawFd> {
+        agent::in_process(Tid(self.tgid), self.pidfd())
     }
 
     /// Whether it has not been waited for yet, if it has ended.

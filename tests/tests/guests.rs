@@ -199,6 +199,8 @@ guests! {
     affinity_dynamic: "affinity" Dynamic;
     busy: "busy" Static;
     busy_dynamic: "busy" Dynamic;
+    opens: "opens" Static;
+    opens_dynamic: "opens" Dynamic;
     threads_musl: "threads" Musl;
     threads_dynamic: "threads" Dynamic;
     threads_musl_dynamic: "threads" MuslDynamic;

@@ -35,6 +35,12 @@ duet_agent_start:
     je      .Lduet_agent_leave
     cmp     dword ptr [{LISTENS}], 0
     je      .Lduet_agent_leave
+    # A call that gives a descriptor needs the socket.
+    cmp     byte ptr [rcx*8 + {ROLES} + 6], 0
+    je      .Lduet_agent_own
+    cmp     dword ptr [{SOCKET}], 0
+    je      .Lduet_agent_leave
+.Lduet_agent_own:
     mov     eax, {SYS_GETTID}
     syscall
     cmp     eax, dword ptr [{OWNER}]
@@ -126,6 +132,8 @@ duet_agent_start:
 
 .Lduet_agent_answered:
     mov     dword ptr [{STATE}], 0
+    cmp     eax, {PASSED}
+    je      .Lduet_agent_passed
     cmp     eax, {DONE}
     jne     .Lduet_agent_leave
     mov     rax, qword ptr [{RESULT}]
@@ -179,6 +187,53 @@ duet_agent_start:
     add     rsi, 1
     add     rcx, 1
     jmp     .Lduet_agent_bytes
+    # A descriptor waits in the socket, if that is still there and no other has its number.
+.Lduet_agent_passed:
+    mov     dword ptr [{COOKIE_LEN}], 8
+    mov     edi, dword ptr [{SOCKET}]
+    mov     esi, {SOL_SOCKET}
+    mov     edx, {SO_COOKIE}
+    mov     r10d, {COOKIE_SEEN}
+    mov     r8d, {COOKIE_LEN}
+    mov     eax, {SYS_GETSOCKOPT}
+    syscall
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
+    test    eax, eax
+    jnz     .Lduet_agent_lost
+    mov     rax, qword ptr [{COOKIE_SEEN}]
+    cmp     rax, qword ptr [{COOKIE}]
+    jne     .Lduet_agent_lost
+.Lduet_agent_receive:
+    mov     qword ptr [{CONTROL_LEN}], {CONTROL_SIZE}
+    mov     edi, dword ptr [{SOCKET}]
+    mov     esi, {MESSAGE}
+    mov     edx, dword ptr [{OUT_LEN}]
+    mov     eax, {SYS_RECVMSG}
+    syscall
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
+    cmp     rax, 8
+    jne     .Lduet_agent_lost
+    # The table is full.
+    test    dword ptr [{MESSAGE_FLAGS}], {MSG_CTRUNC}
+    jnz     .Lduet_agent_leave
+    mov     rax, qword ptr [{TAG}]
+    cmp     rax, qword ptr [{RESULT}]
+    mov     eax, dword ptr [{CONTROL_FD}]
+    mov     qword ptr [{VALUE}], rax
+    je      .Lduet_agent_return
+    # One that a call was to get which a signal handler has jumped out of.
+    mov     edi, eax
+    mov     eax, {SYS_CLOSE}
+    syscall
+    cmp     dword ptr [{OWNER}], 0
+    jne     .Lduet_agent_receive
+    jmp     .Lduet_agent_leave
+.Lduet_agent_lost:
+    mov     dword ptr [{SOCKET}], 0
+    jmp     .Lduet_agent_leave
+
 .Lduet_agent_fault:
     mov     qword ptr [{VALUE}], {MINUS_EFAULT}
 

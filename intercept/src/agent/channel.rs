@@ -1,8 +1,8 @@
 //! The memory that an agent and the supervisor share, and its protocol.
 //!
 //! The agent writes a call and sets the state to [`ASKED`]; the supervisor takes it ([`TAKEN`]) and
-//! answers ([`DONE`]) or declines ([`DECLINED`]), upon which the agent makes the call itself. A call that
-//! nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
+//! answers ([`DONE`]) or declines ([`DECLINED`]), upon which the agent makes the call itself. A descriptor is
+//! sent over a socket, with a tag that the answer ([`PASSED`]) names. A call that nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
 //! it is trusted.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -36,6 +36,7 @@ pub(super) const ASKED: u32 = 1;
 pub(super) const TAKEN: u32 = 2;
 pub(super) const DONE: u32 = 3;
 pub(super) const DECLINED: u32 = 4;
+pub(super) const PASSED: u32 = 5;
 
 /// A call that an agent asks for. All of it is chosen by the guest.
 pub struct Request {
@@ -179,6 +180,15 @@ impl Channel {
             .store(out.len() as u32, Ordering::Relaxed);
         self.long(RESULT).store(result as u64, Ordering::Relaxed);
         self.word(STATE).store(DONE, Ordering::Release);
+    }
+
+    /// Answers the call that was taken with the descriptor that was sent with `tag`.
+    pub(super) fn pass(&self, tag: u64, cloexec: bool) {
+        let cloexec = if cloexec { libc::MSG_CMSG_CLOEXEC } else { 0 };
+        self.word(OUT_LEN)
+            .store((libc::MSG_DONTWAIT | cloexec) as u32, Ordering::Relaxed);
+        self.long(RESULT).store(tag, Ordering::Relaxed);
+        self.word(STATE).store(PASSED, Ordering::Release);
     }
 
     /// Leaves the call that was taken to the agent.

@@ -15,8 +15,8 @@
 //! |---|---|---|---|
 //! | [`BASE`] | table of addresses; of each site the return address, the call's number and roles; trampolines | read, execute | kept |
 //! | +0x1000 | the code | read, execute | kept |
-//! | [`DATA`] | lock, owner | read, write | wiped |
-//! | [`KEPT`] | registers of the call under way | read, write | kept |
+//! | [`DATA`] | lock, owner, socket | read, write | wiped |
+//! | [`KEPT`] | registers of the call under way, the message with a descriptor | read, write | kept |
 //! | [`CHANNEL`] | shared with the supervisor | read, write | not there |
 //!
 //! # Why it is right to run it
@@ -26,6 +26,7 @@
 //! - Memory that the caller names is touched only after the kernel has touched it in a call that does
 //!   nothing else: rt_sigprocmask(2) with an operation that does not exist reads, rt_sigpending(2)
 //!   writes. What the kernel cannot touch is left to the kernel, or is `EFAULT`.
+//! - What it receives a descriptor from is the socket that it was given: the kernel's cookie of it tells.
 //! - It needs no stack, and keeps all registers that the kernel keeps, flags included.
 
 use std::arch::global_asm;
@@ -66,6 +67,20 @@ const _: () = assert!(ROLES + 8 * MOST_SITES as u64 <= TRAMPOLINES);
 
 /// Where the owner's thread id is kept, in its own numbers; 0 for nobody.
 pub const OWNER: u64 = DATA + 4;
+/// Where the number of the socket is kept that descriptors come by; 0 for none.
+pub const SOCKET: u64 = DATA + 8;
+/// Where a child finds the socket that it has inherited: its cookie, and its number.
+pub const COOKIE: u64 = KEPT + 128;
+/// The `struct msghdr` that descriptors are received with, and what it points to: an eight-byte tag, and a
+/// `struct cmsghdr` with one descriptor.
+const MESSAGE: u64 = KEPT + 192;
+const VECTOR: u64 = MESSAGE + size_of::<libc::msghdr>() as u64;
+const TAG: u64 = VECTOR + size_of::<libc::iovec>() as u64;
+const CONTROL: u64 = TAG + 8;
+/// `CMSG_SPACE` of one descriptor.
+const CONTROL_SIZE: u64 = 24;
+
+const _: () = assert!(size_of::<libc::cmsghdr>() == 16);
 
 global_asm!(
     include_str!("agent.S"),
@@ -78,6 +93,16 @@ global_asm!(
     OUT_ARG = const KEPT + 20,
     VALUE = const KEPT + 24,
     SAVED = const KEPT + 64,
+    SOCKET = const SOCKET,
+    COOKIE = const COOKIE,
+    COOKIE_SEEN = const KEPT + 144,
+    COOKIE_LEN = const KEPT + 152,
+    MESSAGE = const MESSAGE,
+    MESSAGE_FLAGS = const MESSAGE + std::mem::offset_of!(libc::msghdr, msg_flags) as u64,
+    CONTROL_LEN = const MESSAGE + std::mem::offset_of!(libc::msghdr, msg_controllen) as u64,
+    CONTROL_SIZE = const CONTROL_SIZE,
+    CONTROL_FD = const CONTROL + size_of::<libc::cmsghdr>() as u64,
+    TAG = const TAG,
     RETURNS = const RETURNS,
     ROLES = const ROLES,
     STATE = const CHANNEL + channel::STATE as u64,
@@ -92,12 +117,19 @@ global_asm!(
     ASKED = const channel::ASKED,
     TAKEN = const channel::TAKEN,
     DONE = const channel::DONE,
+    PASSED = const channel::PASSED,
     PATIENCE = const 200,
     NO_HOW = const 99,
     SYS_GETTID = const libc::SYS_gettid,
     SYS_RT_SIGPROCMASK = const libc::SYS_rt_sigprocmask,
     SYS_RT_SIGPENDING = const libc::SYS_rt_sigpending,
     SYS_SCHED_YIELD = const libc::SYS_sched_yield,
+    SYS_GETSOCKOPT = const libc::SYS_getsockopt,
+    SYS_RECVMSG = const libc::SYS_recvmsg,
+    SYS_CLOSE = const libc::SYS_close,
+    SOL_SOCKET = const libc::SOL_SOCKET,
+    SO_COOKIE = const libc::SO_COOKIE,
+    MSG_CTRUNC = const libc::MSG_CTRUNC,
     MINUS_EINVAL = const -libc::EINVAL,
     MINUS_EFAULT = const -libc::EFAULT,
 );
@@ -124,6 +156,8 @@ pub struct Roles {
     pub path: Option<u8>,
     /// The one that points to where a result goes.
     pub out: Option<u8>,
+    /// Whether the call gives a descriptor.
+    pub descriptor: bool,
 }
 
 impl Roles {
@@ -131,8 +165,24 @@ impl Roles {
         const NONE: u8 = 0xff;
         let [a, b, c, d] = nr.to_le_bytes();
         let (path, out) = (self.path.unwrap_or(NONE), self.out.unwrap_or(NONE));
-        [a, b, c, d, path, out, 0, 0]
+        [a, b, c, d, path, out, self.descriptor.into(), 0]
     }
+}
+
+/// What a process finds of a socket that it is given at `number`: all that receiving needs, and how it is known.
+pub fn socket(number: i32, cookie: u64) -> [Piece; 3] {
+    let mut message = Vec::new();
+    // No name; one vector; one control message; no flags.
+    for field in [0, 0, VECTOR, 1, CONTROL, CONTROL_SIZE, 0, TAG, 8] {
+        message.extend(field.to_le_bytes());
+    }
+    let mut known = cookie.to_le_bytes().to_vec();
+    known.extend(u64::from(number.unsigned_abs()).to_le_bytes());
+    [
+        Piece::new(MESSAGE, message),
+        Piece::new(COOKIE, known),
+        Piece::new(SOCKET, number.to_le_bytes()),
+    ]
 }
 
 /// Bytes of a site.
@@ -221,6 +271,7 @@ mod tests {
             Roles {
                 path: Some(0),
                 out: Some(1),
+                descriptor: false,
             },
         );
         let patch = &pieces[4];

@@ -2,7 +2,7 @@
 //! a call, and made to map what the agent needs.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 
 use super::code::{self, BASE, CHANNEL, DATA, DATA_SIZE, OWNER, Piece, TEXT_SIZE, WIPED_SIZE};
-use super::{Agent, channel};
+use super::{Agent, channel, socket};
 use crate::{Errno, Result, Tid, mem};
 
 /// Length of the `syscall` instruction.
@@ -48,17 +48,31 @@ fn errno(e: std::io::Error) -> Errno {
     e.raw_os_error().map_or(Errno::EFAULT, Errno::from_raw)
 }
 
-/// Maps `agent` into the process whose only thread is `tid`, which is stopped behind a `syscall`
-/// instruction (and traced with `PTRACE_O_TRACESYSGOOD`), has the channel's descriptor at `fd`, and calls itself
-/// `owner`. No signal comes in between.
-pub(crate) fn install(tid: Tid, agent: &Agent, fd: RawFd, owner: i32) -> Result<()> {
-    let mut remote = Remote::new(Pid::from_raw(tid.0))?;
-    let mapped = map(&mut remote, tid, agent, fd, owner);
-    let closed = remote.call(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]);
-    mapped.and(closed.map(drop)).and(remote.restore())
+/// Descriptors that a process has for its agent while that is installed.
+#[derive(Clone, Copy)]
+pub(crate) struct Given {
+    /// The channel.
+    pub channel: RawFd,
+    /// Its end of the socket.
+    pub socket: RawFd,
 }
 
-fn map(remote: &mut Remote, tid: Tid, agent: &Agent, fd: RawFd, owner: i32) -> Result<()> {
+/// What of an agent a process is given.
+pub(crate) fn given(agent: &Agent) -> [BorrowedFd<'_>; 2] {
+    [agent.channel.fd(), agent.socket.theirs()]
+}
+
+/// Maps `agent` into the process whose only thread is `tid`, which is stopped behind a `syscall`
+/// instruction (and traced with `PTRACE_O_TRACESYSGOOD`), has what it was given, and calls itself
+/// `owner`. No signal comes in between.
+pub(crate) fn install(tid: Tid, agent: &Agent, given: Given, owner: i32) -> Result<()> {
+    let mut remote = Remote::new(Pid::from_raw(tid.0))?;
+    let mapped = map(&mut remote, tid, agent, given, owner);
+    let closed = remote.close(given.channel).and(remote.close(given.socket));
+    mapped.and(closed).and(remote.restore())
+}
+
+fn map(remote: &mut Remote, tid: Tid, agent: &Agent, given: Given, owner: i32) -> Result<()> {
     const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let (mark_at, mark) = code::mark();
     let mut found = [0; 8];
@@ -71,9 +85,31 @@ fn map(remote: &mut Remote, tid: Tid, agent: &Agent, fd: RawFd, owner: i32) -> R
         Memory::of(tid)?.write(&code::text())?;
     }
     let shared = libc::PROT_READ | libc::PROT_WRITE;
-    remote.map(CHANNEL, channel::SIZE, shared, libc::MAP_SHARED, fd)?;
+    remote.map(
+        CHANNEL,
+        channel::SIZE,
+        shared,
+        libc::MAP_SHARED,
+        given.channel,
+    )?;
     remote.advise(CHANNEL, channel::SIZE, libc::MADV_DONTFORK)?;
     agent.inherit(tid)?;
+    if forked && let Some(inherited) = socket::of_thread(tid) {
+        remote.close(inherited)?;
+    }
+    let dup = [
+        given.socket as u64,
+        libc::F_DUPFD_CLOEXEC as u64,
+        socket::least_number(tid),
+        0,
+        0,
+        0,
+    ];
+    // Without a number for it, the process has its descriptors come the other way.
+    if let Ok(number) = remote.call(libc::SYS_fcntl, dup) {
+        let pieces = code::socket(number as RawFd, agent.socket.cookie());
+        Memory::of(tid)?.write(&pieces)?;
+    }
     mem::write(tid, OWNER, &owner.to_le_bytes())
 }
 
@@ -151,6 +187,11 @@ impl Remote {
                 thread::yield_now();
             }
         }
+    }
+
+    fn close(&mut self, fd: RawFd) -> Result<()> {
+        let args = [fd as u64, 0, 0, 0, 0, 0];
+        self.call(libc::SYS_close, args).map(drop)
     }
 
     fn map(&mut self, at: u64, len: usize, protection: i32, flags: i32, fd: RawFd) -> Result<()> {

@@ -6,22 +6,27 @@
 //! is made as ever, and all is right without it. It is the guest's own, so nothing is trusted of it or of
 //! what it writes; what it can do is what its process can do by calls.
 //!
-//! [`code`] tells where it lies and why it is right, [`channel`] how it speaks, [`install`] how it comes
-//! into a process.
+//! [`code`] tells where it lies and why it is right, [`channel`] how it speaks, [`socket`] how it gets descriptors,
+//! [`install`] how it comes into a process.
 
 pub mod channel;
 pub mod code;
 mod install;
+mod socket;
+
+use std::os::fd::OwnedFd;
 
 use parking_lot::Mutex;
 
 pub use channel::{Channel, Request};
 pub use code::Roles;
-pub(crate) use install::install;
+pub(crate) use install::{Given, given, install};
 
 use crate::{Call, Errno, Result, Tid, mem};
 use code::{MOST_SITES, SITE_LEN};
 use install::Memory;
+use socket::Socket;
+pub use socket::in_process;
 
 /// Sites that are none for the agent, of which it is remembered.
 const MOST_OTHERS: usize = 64;
@@ -29,6 +34,7 @@ const MOST_OTHERS: usize = 64;
 /// The agent of one process.
 pub struct Agent {
     channel: Channel,
+    socket: Socket,
     sites: Mutex<Sites>,
 }
 
@@ -67,6 +73,7 @@ impl Agent {
     pub fn new() -> Result<Agent> {
         Ok(Agent {
             channel: Channel::new()?,
+            socket: Socket::new()?,
             sites: Mutex::default(),
         })
     }
@@ -74,6 +81,19 @@ impl Agent {
     /// How it speaks with the supervisor.
     pub fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    /// Answers the call that was taken from the channel with a descriptor. False if it cannot be sent: the call is
+    /// left to the agent.
+    pub fn pass(&self, fd: OwnedFd, cloexec: bool) -> bool {
+        let sent = self.socket.send(&fd);
+        match sent {
+            Some(tag) => self.channel.pass(tag, cloexec),
+            None => self.channel.decline(),
+        }
+        // Not before: closing takes time too.
+        drop(fd);
+        sent.is_some()
     }
 
     /// Redirects the site of `call`, if its caller waits and is `alone`: the only thread that runs in its memory.

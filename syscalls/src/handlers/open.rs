@@ -152,6 +152,10 @@ fn refuse_busy_text(t: &Task, base: &Location, path: &[u8], how: &OpenHow) -> Re
 
 /// Opens a FIFO, which waits for its other end, on a thread of its own.
 fn open_blocking(t: &Task, location: Location, flags: i32, cloexec: bool) -> Result<Reply> {
+    if t.staged.is_some() {
+        // Nobody could interrupt it: it is to come the other way.
+        return Ok(Reply::Deferred);
+    }
     wait::elsewhere(t, move |t| {
         match t.kernel.vfs.open_blocking(&t.cx(), &location, flags) {
             Ok(fd) => Blocked::Ended(Ok(Reply::Descriptor {

@@ -123,8 +123,7 @@ impl Inode for FdDir {
             return Err(Errno::EACCES);
         }
         let task = self.task.clone();
-        let view = self.task.view()?;
-        if view.is_some_and(|view| view.own_descriptors.contains(&Some(fd))) {
+        if self.task.own_descriptor() == Some(fd) {
             return Err(Errno::ENOENT);
         }
         let stat = task
@@ -146,7 +145,7 @@ impl Inode for FdDir {
     ) -> Result<()> {
         let view = self.task.view()?;
         let visible = view.as_ref().is_none_or(|view| view.visible);
-        let own = view.map_or([None; 2], |view| view.own_descriptors);
+        let own = self.task.own_descriptor();
         if !visible || !self.is_links() {
             self.task.may_read(caller)?;
         }

@@ -48,6 +48,12 @@ pub trait ProcessSource: Send + Sync {
     /// Is called before something is read that tells where processes may run.
     fn about_to_show_affinities(&self) {}
 
+    /// A descriptor of a process that is Duet's, and not shown.
+    fn own_descriptor(&self, pid: i32) -> Option<i32> {
+        let _ = pid;
+        None
+    }
+
     /// The mount table.
     fn mounts(&self) -> Vec<MountInfo>;
 
@@ -103,8 +109,6 @@ pub struct ProcessView {
     pub dumpable: bool,
     /// Whether the guest may look into it; false for Duet's own init.
     pub visible: bool,
-    /// Descriptors of it that are Duet's, and not shown.
-    pub own_descriptors: [Option<i32>; 2],
 }
 
 /// What all nodes share.

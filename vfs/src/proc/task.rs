@@ -79,6 +79,11 @@ impl Task {
         Ok(view)
     }
 
+    /// A descriptor of it that is not shown.
+    pub(super) fn own_descriptor(&self) -> Option<i32> {
+        self.proc.source.own_descriptor(self.pid)
+    }
+
     /// The path of `file` below the sandbox's procfs.
     pub(super) fn host_path(&self, file: &str) -> String {
         match self.tid {

@@ -169,7 +169,6 @@ impl Sandbox {
             seccomp_filters: 0,
             dumpable: true,
             visible: true,
-            own_descriptors: [None; 2],
         });
         change(view);
     }
