@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use duet_intercept::agent::{Agent, Request, Roles, Site, channel, comes_from_site};
 use duet_intercept::{ARCH_X86_64, Answer, Call, Tid};
-use duet_vfs::counted::fstat;
 use parking_lot::{Condvar, Mutex};
 
 use crate::handlers;
@@ -349,17 +348,11 @@ fn serve(
             fd,
             cloexec,
             exclusive: false,
-        }) if may_wait(&fd) => Served::Descriptor(fd, cloexec),
+        }) => Served::Descriptor(fd, cloexec),
         Ok(_) => return None,
     };
     kernel.counters.count(r.nr, Verdict::Emulated);
     Some(served)
-}
-
-/// Whether a descriptor may lie in a socket for a while: not one whose close somebody may wait for.
-fn may_wait(fd: &OwnedFd) -> bool {
-    let kind = fstat(fd).map(|s| s.st_mode & libc::S_IFMT);
-    matches!(kind, Ok(libc::S_IFREG | libc::S_IFDIR))
 }
 
 /// Before a call is answered that came as a notification: brings its process an agent, or sends its site

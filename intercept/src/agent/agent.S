@@ -36,8 +36,10 @@ duet_agent_start:
     cmp     dword ptr [{LISTENS}], 0
     je      .Lduet_agent_leave
     # A call that gives a descriptor needs the socket.
-    cmp     byte ptr [rcx*8 + {ROLES} + 6], 0
-    je      .Lduet_agent_own
+    movzx   r11d, byte ptr [rcx*8 + {ROLES} + 6]
+    mov     dword ptr [{GIVES}], r11d
+    test    r11d, r11d
+    jz      .Lduet_agent_own
     cmp     dword ptr [{SOCKET}], 0
     je      .Lduet_agent_leave
 .Lduet_agent_own:
@@ -99,6 +101,27 @@ duet_agent_start:
     mov     rax, qword ptr [{SAVED} + 40]
     mov     qword ptr [{CALL_ARGS} + 40], rax
     mov     dword ptr [{STATE}], {ASKED}
+    cmp     dword ptr [{GIVES}], 0
+    je      .Lduet_agent_posted
+    # Meanwhile: is the socket still there, and has no other its number?
+    mov     dword ptr [{COOKIE_LEN}], 8
+    mov     edi, dword ptr [{SOCKET}]
+    mov     esi, {SOL_SOCKET}
+    mov     edx, {SO_COOKIE}
+    mov     r10d, {COOKIE_SEEN}
+    mov     r8d, {COOKIE_LEN}
+    mov     eax, {SYS_GETSOCKOPT}
+    syscall
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
+    test    eax, eax
+    jnz     .Lduet_agent_no_socket
+    mov     rax, qword ptr [{COOKIE_SEEN}]
+    cmp     rax, qword ptr [{COOKIE}]
+    je      .Lduet_agent_posted
+.Lduet_agent_no_socket:
+    mov     dword ptr [{SOCKET}], 0
+.Lduet_agent_posted:
     mov     ecx, {PATIENCE}
 .Lduet_agent_wait:
     cmp     dword ptr [{STATE}], {ASKED}
@@ -187,23 +210,10 @@ duet_agent_start:
     add     rsi, 1
     add     rcx, 1
     jmp     .Lduet_agent_bytes
-    # A descriptor waits in the socket, if that is still there and no other has its number.
+    # A descriptor waits in the socket.
 .Lduet_agent_passed:
-    mov     dword ptr [{COOKIE_LEN}], 8
-    mov     edi, dword ptr [{SOCKET}]
-    mov     esi, {SOL_SOCKET}
-    mov     edx, {SO_COOKIE}
-    mov     r10d, {COOKIE_SEEN}
-    mov     r8d, {COOKIE_LEN}
-    mov     eax, {SYS_GETSOCKOPT}
-    syscall
-    cmp     dword ptr [{OWNER}], 0
+    cmp     dword ptr [{SOCKET}], 0
     je      .Lduet_agent_leave
-    test    eax, eax
-    jnz     .Lduet_agent_lost
-    mov     rax, qword ptr [{COOKIE_SEEN}]
-    cmp     rax, qword ptr [{COOKIE}]
-    jne     .Lduet_agent_lost
 .Lduet_agent_receive:
     mov     qword ptr [{CONTROL_LEN}], {CONTROL_SIZE}
     mov     edi, dword ptr [{SOCKET}]

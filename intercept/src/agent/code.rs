@@ -97,6 +97,7 @@ global_asm!(
     COOKIE = const COOKIE,
     COOKIE_SEEN = const KEPT + 144,
     COOKIE_LEN = const KEPT + 152,
+    GIVES = const KEPT + 156,
     MESSAGE = const MESSAGE,
     MESSAGE_FLAGS = const MESSAGE + std::mem::offset_of!(libc::msghdr, msg_flags) as u64,
     CONTROL_LEN = const MESSAGE + std::mem::offset_of!(libc::msghdr, msg_controllen) as u64,

@@ -125,7 +125,11 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
     };
     match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
         // The close of a file is an event (inotify(7)): where one may wait for it, it is to be the caller's.
-        Opened::File(fd) => reply(fd, t.kernel.watches.load(Ordering::Relaxed)),
+        // What opening it has done may not be undone by its close, if it has to come the other way.
+        Opened::Device(_) if t.staged.is_some() => Ok(Reply::Deferred),
+        Opened::File(fd) | Opened::Device(fd) => {
+            reply(fd, t.kernel.watches.load(Ordering::Relaxed))
+        }
         Opened::End(fd) => reply(fd, true),
         Opened::Blocking(location, flags) => open_blocking(t, location, flags, cloexec),
     }

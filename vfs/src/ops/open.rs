@@ -25,8 +25,10 @@ pub struct OpenHow {
 
 /// What an open came to.
 pub enum Opened {
-    /// The descriptor for the guest.
+    /// The descriptor for the guest, of a regular file or a directory, or `O_PATH`.
     File(OwnedFd),
+    /// The same, of a device or whatever else a link of `/proc` leads to.
+    Device(OwnedFd),
     /// The same, of a FIFO: whoever has its other end sees whether anybody holds it, so the guest is to be
     /// the only one before it goes on.
     End(OwnedFd),
@@ -135,7 +137,8 @@ impl Vfs {
         let fd = self.open_inode(cx, loc, flags)?;
         match loc.kind() {
             FileType::Fifo => Ok(Opened::End(fd)),
-            _ => Ok(Opened::File(fd)),
+            FileType::Regular => Ok(Opened::File(fd)),
+            _ => Ok(Opened::Device(fd)),
         }
     }
 
