@@ -85,12 +85,18 @@ pub fn build(
             path,
             writable: false,
         } => {
-            let ids = IdMap::invoking_user();
-            (throw_away(path, tmp(0o755)?, ids)?, "overlay")
+            let options = HostOptions::default();
+            (throw_away(path, tmp(0o755)?, options)?, "overlay")
         }
         Tree::Host => {
             let root = Path::new("/");
-            (throw_away(root, tmp(0o755)?, host_ids(config))?, "overlay")
+            // What Duet keeps beside nodes it has kept for trees of their own, not for the host.
+            let options = HostOptions {
+                records: false,
+                ids: host_ids(config),
+                ..HostOptions::default()
+            };
+            (throw_away(root, tmp(0o755)?, options)?, "overlay")
         }
     };
     let vfs = Vfs::new(store, root, MountFlags::empty(), source)
@@ -213,12 +219,11 @@ fn host_ids(config: &Config) -> IdMap {
 }
 
 /// A host directory that stays as it is, under an upper layer that is gone after the run.
-fn throw_away(path: &Path, upper: Arc<TmpFs>, ids: IdMap) -> Result<Arc<OverlayFs>> {
+fn throw_away(path: &Path, upper: Arc<TmpFs>, options: HostOptions) -> Result<Arc<OverlayFs>> {
     let options = HostOptions {
         read_only: true,
         layer: true,
-        ids,
-        ..HostOptions::default()
+        ..options
     };
     let lower = host(path, options)?.root();
     if lower.kind() != FileType::Directory {

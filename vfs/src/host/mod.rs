@@ -46,17 +46,21 @@ pub struct HostOptions {
     /// The tree is a layer of an overlay: `user.overlay.*` attributes can be read and written. They
     /// are hidden otherwise, as they are not for a guest to forge.
     pub layer: bool,
+    /// Whether records of owners, modes and devices are looked for beside nodes. A tree that is not
+    /// `read_only` has them.
+    pub records: bool,
     /// Host owner shown as root.
     pub ids: IdMap,
 }
 
 impl Default for HostOptions {
-    /// Writable, not shared, no layer, the invoking user shown as root.
+    /// Writable, with records, not shared, no layer, the invoking user shown as root.
     fn default() -> HostOptions {
         HostOptions {
             read_only: false,
             shared: false,
             layer: false,
+            records: true,
             ids: IdMap::invoking_user(),
         }
     }

@@ -35,6 +35,10 @@ fn no_attributes(e: Errno) -> bool {
 impl HostInode {
     /// Reads the record from the node.
     pub(super) fn load_meta(&self, stat: &Stat) -> Result<Option<Meta>> {
+        let options = &self.tree.options;
+        if options.read_only && !options.records {
+            return Ok(None);
+        }
         if !holds_attributes(stat.mode) {
             return Ok(self.tree.recall(stat));
         }

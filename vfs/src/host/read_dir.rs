@@ -106,7 +106,11 @@ impl HostInode {
 
     /// Whether regular files in this directory may be stand-ins of other types.
     pub(super) fn has_nodes(&self) -> bool {
-        let shared = self.tree.options.shared;
+        let options = &self.tree.options;
+        if options.read_only && !options.records {
+            return false;
+        }
+        let shared = options.shared;
         let known = self.nodes.load(Ordering::Acquire);
         if known != 0 && !shared {
             return known == 2;
