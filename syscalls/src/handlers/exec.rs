@@ -403,7 +403,7 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
     }
     // The kernel finds the stub where it looks for the program, unless it looks in a directory of the caller's.
     // Who gains something is attached to all the same, as nobody may trace it.
-    let by_path = !gains && !is_relative_to_descriptor(t, path) && kernel.engine.leaves_tracing();
+    let by_path = !gains && !is_relative_to_descriptor(t, path);
     if by_path && kernel.images.lead_to_stub(path).is_ok() {
         return Ok(Reply::Run);
     }
