@@ -261,6 +261,42 @@ static void make(const char *path, const char *text)
     close(fd);
 }
 
+/* A child that may do less takes what it can get of what its parent opens. */
+static void less_privileged(void)
+{
+    if (geteuid())
+        return;
+    make("secret", "secret");
+    chmod("secret", 0600);
+    get_busy();
+    pid_t pid = fork();
+    if (!pid) {
+        int taken = 0;
+        if (setresgid(1000, 1000, 1000) || setresuid(1000, 1000, 1000))
+            perror("setresuid");
+        /* What was on its way before is nothing that it might not have had. */
+        usleep(50000);
+        for (int i = 0; i < 100000; i++) {
+            char text[8], control[64];
+            struct iovec vector = {text, sizeof text};
+            struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control,
+                                     .msg_controllen = sizeof control};
+            taken += recvmsg(1000, &message, MSG_DONTWAIT) >= 0;
+        }
+        printf("taken: %d\n", taken);
+        fflush(stdout);
+        _exit(0);
+    }
+    int bad = 0;
+    while (waitpid(pid, 0, WNOHANG) != pid) {
+        int fd = open("secret", O_RDONLY);
+        bad += letter(fd) != 's';
+        close(fd);
+    }
+    printf("secret: %d bad\n", bad);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
     (void)argv;
@@ -284,6 +320,7 @@ int main(int argc, char **argv)
     full_table();
     list("busy");
     children();
+    less_privileged();
     signals();
     numbers();
     closed();

@@ -1,6 +1,6 @@
 //! `duet bench`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, value_parser};
@@ -122,19 +122,16 @@ impl Options {
             &mut *compare::progress(),
         )?)
     }
-
-    /// Makes the tables of a page anew.
-    fn renew(&self, page: &Path, results: &Results) -> Result<()> {
-        let on = || page.display().to_string();
-        let old = std::fs::read_to_string(page).with_context(on)?;
-        let new = page::fill(&old, results).map_err(|e| anyhow::anyhow!("{}: {e}", on()))?;
-        std::fs::write(page, new).with_context(on)
-    }
 }
 
 /// Runs the command.
 pub fn main(options: &Options) -> Result<u8> {
     // Before anything is measured: what cannot be read ends it.
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string());
+        text.map(|text| (path.clone(), text))
+    };
+    let page = options.page.as_ref().map(read).transpose()?;
     let before = options.against.as_deref().map(Results::read).transpose()?;
     let sets = options.sets();
     let (results, interrupted) = options.results(&sets)?;
@@ -142,8 +139,10 @@ pub fn main(options: &Options) -> Result<u8> {
         let text = serde_json::to_string_pretty(&results)? + "\n";
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
-    if let Some(page) = &options.page {
-        options.renew(page, &results)?;
+    if let Some((path, old)) = page {
+        let on = || path.display().to_string();
+        let new = page::fill(&old, &results).map_err(|e| anyhow::anyhow!("{}: {e}", on()))?;
+        std::fs::write(&path, new).with_context(on)?;
     }
     let mut shown = match (options.json, options.markdown) {
         (true, _) => serde_json::to_string(&results)? + "\n",

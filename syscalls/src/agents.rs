@@ -120,6 +120,8 @@ enum Served {
     Value(i64, Vec<u8>),
     /// The caller gets this descriptor, which `execve` closes or not.
     Descriptor(OwnedFd, bool),
+    /// Not at all, as all that give a descriptor from now on.
+    Alone,
 }
 
 /// A process, and its agent.
@@ -286,8 +288,17 @@ fn answer(kernel: &Arc<Kernel>, process: &Arc<Process>, agent: &Arc<Agent>, requ
     match catch_unwind(serve) {
         Ok(Some(Served::Value(result, out))) => channel.answer(result, &out),
         Ok(Some(Served::Descriptor(fd, cloexec))) => {
-            agent.pass(fd, cloexec);
+            let differences = kernel.processes.differences();
+            let sent = agent.send(&fd, *differences);
+            drop(differences);
+            match sent {
+                Some(tag) => channel.pass(tag, cloexec),
+                None => channel.decline(),
+            }
+            // Not before: closing takes time too.
+            drop(fd);
         }
+        Ok(Some(Served::Alone)) => channel.give_up_socket(),
         Ok(None) => channel.decline(),
         Err(_) => {
             log::error!("a call of an agent could not be served");
@@ -317,6 +328,9 @@ fn serve(
     }
     if table::verdict(ARCH_X86_64, r.nr, &r.args) != Verdict::Emulated {
         return None;
+    }
+    if open_flags(r.nr).is_some() && !agent.passes(*kernel.processes.differences()) {
+        return Some(Served::Alone);
     }
     const CHANGES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
     if open_flags(r.nr).is_some_and(|arg| size(arg) as i32 & CHANGES != 0) {
@@ -452,6 +466,7 @@ pub(crate) fn filters(task: &Task) {
         return;
     };
     let pid = task.process.host_pid();
+    task.kernel.processes.differ();
     agents.retire(&task.process);
     let parent = parent_of(Tid(pid)).filter(|&p| shares_memory(pid, p) == Some(true));
     if let Some(parent) = parent.and_then(|p| task.kernel.processes.by_host_pid(p)) {
@@ -469,7 +484,8 @@ fn bring(agents: &Agents, task: &Task, answer: Answer) -> bool {
         *process.accelerated.lock() = Accelerated::Never;
         return false;
     }
-    let agent = match Agent::new() {
+    let differences = *kernel.processes.differences();
+    let agent = match Agent::new(differences) {
         Ok(agent) => Arc::new(agent),
         Err(e) => {
             log::debug!("no agent for process {}: {e}", process.host_pid());

@@ -7,7 +7,7 @@
 //! # Lock order
 //!
 //! `ProcessTable::inner`, then `Process::pending_exec`, then `Process::state`, then `ProcessTable::states`. None is held over a call
-//! to the VFS.
+//! to the VFS. `ProcessTable::differences` may be locked with any of them.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -25,7 +25,7 @@ use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::Location;
 use duet_vfs::watch::watched_in;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::agents::Accelerated;
 use crate::peers::{Peer, Peers};
@@ -347,6 +347,8 @@ pub struct ProcessTable {
     namespace: OnceLock<Arc<PidNamespace>>,
     /// Those that have ended are noted here.
     peers: Arc<Mutex<Peers>>,
+    /// How often processes have come to differ in what they may do from those they were forked with.
+    differences: RwLock<u64>,
 }
 
 /// Hands the first 4 KiB of a `/proc` file to `parse`: such a file gives all it has in one read.
@@ -437,6 +439,7 @@ impl ProcessTable {
             deaths: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             init: AtomicI32::new(0),
             states: Mutex::new(States::new(Arc::new(initial))),
+            differences: RwLock::default(),
         })
     }
 
@@ -695,9 +698,23 @@ impl ProcessTable {
         let mut state = process.state.lock();
         let mut new = State::clone(&state);
         change(&mut new);
+        if new.creds != state.creds || !new.root.same(&state.root) {
+            self.differ();
+        }
         self.install(process, &mut state, new);
         drop(state);
         self.forget_unused_states();
+    }
+
+    /// A process comes to differ in what it may do from those it was forked with, which may share descriptors
+    /// with it.
+    pub(crate) fn differ(&self) {
+        *self.differences.write() += 1;
+    }
+
+    /// How often that has been so. It is not while this is held, which nothing is to wait with.
+    pub(crate) fn differences(&self) -> RwLockReadGuard<'_, u64> {
+        self.differences.read()
     }
 
     /// Announces an `execve` that the kernel does. What the process forks from now on is taken to be

@@ -127,6 +127,7 @@ chmod -R go= a; stat -c %a a a/b a/f; chmod u+s a/f; stat -c %a a/f; umask 077; 
     );
 }
 
+// `cat` hands the pages of a file to a pipe: whoever reads that late sees what vi has made of them.
 #[test]
 fn text_tools() {
     script(
@@ -140,7 +141,7 @@ printf 'one\ntwo\n' > f; grep -n o f; grep -c x f; grep -q two f && echo yes; cu
 printf 'a\tb\n' | expand; echo 'z,y' | tr , '\n' | sort; comm f f; uniq -c f; paste f f; seq 3 | shuf | sort; expr 6 \* 7; bc <<X 2>&1
 2^10
 X
-echo test | sha256sum; echo test | base64; cal 1 2001 | head -n 2; date -u -d @0 +%Y-%m-%d; printf 'q\n' | ed f 2>/dev/null; printf '1d\nw\nq\n' | ed f; cat f
+echo test | sha256sum; echo test | base64; cal 1 2001 | head -n 2; date -u -d @0 +%Y-%m-%d; printf 'q\n' | ed f 2>/dev/null; printf '1d\nw\nq\n' | ed f; x=$(cat f); echo $x
 vi -c ':1s/two/edited/' -c ':wq' f < /dev/null > /dev/null 2>&1; echo $?
 "#,
     );

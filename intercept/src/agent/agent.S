@@ -157,6 +157,8 @@ duet_agent_start:
     mov     dword ptr [{STATE}], 0
     cmp     eax, {PASSED}
     je      .Lduet_agent_passed
+    cmp     eax, {LOST}
+    je      .Lduet_agent_lost
     cmp     eax, {DONE}
     jne     .Lduet_agent_leave
     mov     rax, qword ptr [{RESULT}]

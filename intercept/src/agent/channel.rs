@@ -2,7 +2,7 @@
 //!
 //! The agent writes a call and sets the state to [`ASKED`]; the supervisor takes it ([`TAKEN`]) and
 //! answers ([`DONE`]) or declines ([`DECLINED`]), upon which the agent makes the call itself. A descriptor is
-//! sent over a socket, with a tag that the answer ([`PASSED`]) names. A call that nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
+//! sent over a socket, with a tag that the answer ([`PASSED`]) names; [`LOST`] declines that for good. A call that nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
 //! it is trusted.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -37,6 +37,7 @@ pub(super) const TAKEN: u32 = 2;
 pub(super) const DONE: u32 = 3;
 pub(super) const DECLINED: u32 = 4;
 pub(super) const PASSED: u32 = 5;
+pub(super) const LOST: u32 = 6;
 
 /// A call that an agent asks for. All of it is chosen by the guest.
 pub struct Request {
@@ -183,12 +184,17 @@ impl Channel {
     }
 
     /// Answers the call that was taken with the descriptor that was sent with `tag`.
-    pub(super) fn pass(&self, tag: u64, cloexec: bool) {
+    pub fn pass(&self, tag: u64, cloexec: bool) {
         let cloexec = if cloexec { libc::MSG_CMSG_CLOEXEC } else { 0 };
         self.word(OUT_LEN)
             .store((libc::MSG_DONTWAIT | cloexec) as u32, Ordering::Relaxed);
         self.long(RESULT).store(tag, Ordering::Relaxed);
         self.word(STATE).store(PASSED, Ordering::Release);
+    }
+
+    /// Leaves the call that was taken to the agent, and from now on all that give a descriptor.
+    pub fn give_up_socket(&self) {
+        self.word(STATE).store(LOST, Ordering::Release);
     }
 
     /// Leaves the call that was taken to the agent.

@@ -119,6 +119,7 @@ global_asm!(
     TAKEN = const channel::TAKEN,
     DONE = const channel::DONE,
     PASSED = const channel::PASSED,
+    LOST = const channel::LOST,
     PATIENCE = const 200,
     NO_HOW = const 99,
     SYS_GETTID = const libc::SYS_gettid,

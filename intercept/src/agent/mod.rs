@@ -35,6 +35,9 @@ const MOST_OTHERS: usize = 64;
 pub struct Agent {
     channel: Channel,
     socket: Socket,
+    /// Forked children have a copy of the guest's end, and could take what is meant for their parent: it is in use
+    /// as long as they may do no less.
+    differences: u64,
     sites: Mutex<Sites>,
 }
 
@@ -69,9 +72,11 @@ fn is_site(memory: &Memory, call: &Call) -> bool {
 }
 
 impl Agent {
-    /// An agent with a channel, that no process has yet.
-    pub fn new() -> Result<Agent> {
+    /// An agent with a channel, that no process has yet. `differences` counts how often processes have come to
+    /// differ in what they may do.
+    pub fn new(differences: u64) -> Result<Agent> {
         Ok(Agent {
+            differences,
             channel: Channel::new()?,
             socket: Socket::new()?,
             sites: Mutex::default(),
@@ -83,17 +88,15 @@ impl Agent {
         &self.channel
     }
 
-    /// Answers the call that was taken from the channel with a descriptor. False if it cannot be sent: the call is
-    /// left to the agent.
-    pub fn pass(&self, fd: OwnedFd, cloexec: bool) -> bool {
-        let sent = self.socket.send(&fd);
-        match sent {
-            Some(tag) => self.channel.pass(tag, cloexec),
-            None => self.channel.decline(),
-        }
-        // Not before: closing takes time too.
-        drop(fd);
-        sent.is_some()
+    /// Whether it passes descriptors, after so many differences.
+    pub fn passes(&self, differences: u64) -> bool {
+        self.differences == differences
+    }
+
+    /// Sends a descriptor, and returns the tag that goes with it; `None` if it cannot be sent. `differences` stay
+    /// as they are meanwhile.
+    pub fn send(&self, fd: &OwnedFd, differences: u64) -> Option<u64> {
+        self.passes(differences).then(|| self.socket.send(fd))?
     }
 
     /// Redirects the site of `call`, if its caller waits and is `alone`: the only thread that runs in its memory.
