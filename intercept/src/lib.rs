@@ -149,11 +149,6 @@ pub trait Engine: Send + Sync {
     /// Whether the caller still waits for its answer.
     fn is_live(&self, call: &Call) -> bool;
 
-    /// Whether [`Engine::inject`] takes several times as long as another call.
-    fn injects_slowly(&self) -> bool {
-        false
-    }
-
     /// Whether processes can have an [`agent`].
     fn has_agents(&self) -> bool {
         false
@@ -180,6 +175,10 @@ pub trait Engine: Send + Sync {
     /// Gives all guest threads that the engine holds on a processor for the moment the affinity back that they
     /// had: it is about to be looked at.
     fn let_go(&self) {}
+
+    /// A process is about to differ in what it may do from those that it was forked with, and that may have
+    /// descriptors in common with it.
+    fn differ(&self) {}
 
     /// The descriptor that the engine itself keeps in the table of a process (its id in the
     /// supervisor's numbers) and that the guest is not to be shown.

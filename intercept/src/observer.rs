@@ -135,12 +135,12 @@ impl<E: Engine> Engine for Observed<E> {
         self.engine.leaves_tracing()
     }
 
-    fn injects_slowly(&self) -> bool {
-        self.engine.injects_slowly()
-    }
-
     fn let_go(&self) {
         self.engine.let_go();
+    }
+
+    fn differ(&self) {
+        self.engine.differ();
     }
 
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {

@@ -157,7 +157,7 @@ impl Engine for Seccomp {
         if let Err(e) = ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD) {
             return self.answer(call, answer).and(Err(e));
         }
-        let numbers = self.inject_all(call, &agent::given(agent));
+        let numbers = self.inject_pair(call, agent::given(agent));
         let interrupted = ptrace::interrupt(pid);
         let answered = self.answer(call, answer);
         let stopped = match answered {
@@ -166,12 +166,9 @@ impl Engine for Seccomp {
             Err(e) => Err(e),
         };
         let numbers = numbers.and_then(|numbers| answered.and(stopped).map(|()| numbers));
-        let installed = numbers.and_then(|numbers| match numbers[..] {
-            [channel, socket] => {
-                let given = agent::Given { channel, socket };
-                agent::install(call.tid, agent, given, owner)
-            }
-            _ => Err(Errno::EIO),
+        let installed = numbers.and_then(|[channel, socket]| {
+            let given = agent::Given { channel, socket };
+            agent::install(call.tid, agent, given, owner)
         });
         let detached = ptrace::detach(pid, None);
         if detached == Err(Errno::ESRCH) {

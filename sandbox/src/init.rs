@@ -8,7 +8,6 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
-use duet_syscalls::handlers::exec;
 use duet_syscalls::states;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -343,7 +342,6 @@ fn guest(plan: &Plan<'_>, channel: &Channel) -> Step<Infallible> {
         }
         Engine::Ptrace => {
             wait_for_tracer(&channel).named("waiting to be traced")?;
-            leave_stub(&stub);
             duet_intercept::notify::install_traced(plan.filter).named("installing the filter")?;
         }
     }
@@ -440,12 +438,6 @@ fn keep_two(stub: BorrowedFd<'_>, channel: BorrowedFd<'_>) -> nix::Result<(Owned
         Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
     }
     Ok(kept)
-}
-
-/// Leaves the stub to all guest processes, as to give it to each again takes long with this engine.
-fn leave_stub(stub: &OwnedFd) {
-    // SAFETY: integers; nothing is open there. Beyond the limit of descriptors, there will be none.
-    unsafe { libc::dup2(stub.as_raw_fd(), exec::STUB_FD) };
 }
 
 /// No capability is left, and none comes back by `execve`: the bounding set is empty.

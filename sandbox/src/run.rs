@@ -265,11 +265,7 @@ fn supervise(
     };
     let stub_stat =
         nix::sys::stat::fstat(&stub).map_err(|e| Error::step("looking at the stub", e))?;
-    let stub_id = BackingId {
-        dev: stub_stat.st_dev,
-        ino: stub_stat.st_ino,
-    };
-    source.set_engine(brought.engine(), stub_id);
+    source.set_engine(brought.engine());
     // Somebody looks for what they ask on a processor of its own; and who counts native calls is not to count
     // theirs.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -291,7 +287,10 @@ fn supervise(
         lookers: Default::default(),
         images,
         memory_limit: config.limits.memory,
-        stub_id,
+        stub_id: BackingId {
+            dev: stub_stat.st_dev,
+            ino: stub_stat.st_ino,
+        },
         stub,
         exec_cookie: secrets.exec_cookie,
         mark: secrets.mark,

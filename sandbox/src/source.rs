@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
 use duet_intercept::Engine;
-use duet_syscalls::handlers::exec::STUB_FD;
 use duet_syscalls::kernel::NameKind;
 use duet_syscalls::process::ProcessTable;
 use duet_vfs::proc::{ProcessSource, ProcessView};
@@ -21,7 +20,6 @@ pub struct Source {
     vfs: OnceLock<Weak<Vfs>>,
     processes: OnceLock<Arc<ProcessTable>>,
     engine: OnceLock<Arc<dyn Engine>>,
-    stub: OnceLock<BackingId>,
 }
 
 impl Source {
@@ -40,7 +38,6 @@ impl Source {
             vfs: OnceLock::new(),
             processes: OnceLock::new(),
             engine: OnceLock::new(),
-            stub: OnceLock::new(),
         }
     }
 
@@ -51,24 +48,11 @@ impl Source {
         }
     }
 
-    /// Says which engine keeps descriptors in processes, and which file the stub is.
-    pub fn set_engine(&self, engine: Arc<dyn Engine>, stub: BackingId) {
-        if self.engine.set(engine).is_err() || self.stub.set(stub).is_err() {
+    /// Says which engine keeps descriptors in processes.
+    pub fn set_engine(&self, engine: Arc<dyn Engine>) {
+        if self.engine.set(engine).is_err() {
             log::error!("/proc got a second engine");
         }
-    }
-
-    /// The stub's descriptor, if the process has been left one.
-    fn kept_stub(&self, pid: i32) -> Option<i32> {
-        if !self.engine.get()?.injects_slowly() {
-            return None;
-        }
-        let stat = nix::sys::stat::stat(format!("/proc/{pid}/fd/{STUB_FD}").as_str()).ok()?;
-        let is = BackingId {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        };
-        (self.stub.get() == Some(&is)).then_some(STUB_FD)
     }
 
     /// Says which processes this is about.

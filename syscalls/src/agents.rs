@@ -462,11 +462,11 @@ fn shares_memory(one: i32, other: i32) -> Option<bool> {
 
 /// The filter that the caller installs is to see all its calls: also those that it makes in the memory of another.
 pub(crate) fn filters(task: &Task) {
+    task.differ();
     let Some(agents) = &task.kernel.agents else {
         return;
     };
     let pid = task.process.host_pid();
-    task.kernel.processes.differ();
     agents.retire(&task.process);
     let parent = parent_of(Tid(pid)).filter(|&p| shares_memory(pid, p) == Some(true));
     if let Some(parent) = parent.and_then(|p| task.kernel.processes.by_host_pid(p)) {

@@ -693,13 +693,19 @@ impl ProcessTable {
         })
     }
 
-    /// Changes the state of `process`.
-    pub fn change(&self, process: &Process, change: impl FnOnce(&mut State)) {
+    /// Changes the state of `process`, after `differ` if it comes to differ from others.
+    pub fn change(
+        &self,
+        process: &Process,
+        change: impl FnOnce(&mut State),
+        differ: impl FnOnce(),
+    ) {
         let mut state = process.state.lock();
         let mut new = State::clone(&state);
         change(&mut new);
         if new.creds != state.creds || !new.root.same(&state.root) {
             self.differ();
+            differ();
         }
         self.install(process, &mut state, new);
         drop(state);

@@ -282,7 +282,14 @@ impl Task {
 
     /// Changes the state of the calling process.
     pub fn change(&self, change: impl FnOnce(&mut State)) {
-        self.kernel.processes.change(&self.process, change);
+        let differ = || self.kernel.engine.differ();
+        self.kernel.processes.change(&self.process, change, differ);
+    }
+
+    /// The calling process comes to differ in what it may do from those that it was forked with.
+    pub(crate) fn differ(&self) {
+        self.kernel.processes.differ();
+        self.kernel.engine.differ();
     }
 }
 

@@ -56,12 +56,6 @@ pub fn known(guest: &str) -> &'static [Known] {
     }
 }
 
-const INHERITED: [(&str, &str); 3] = [
-    ("child has 0 1 2", "child has 0 1 2 1000"),
-    ("busy child has 0 1 2", "busy child has 0 1 2 1000"),
-    ("grandchild has 0 1 2", "grandchild has 0 1 2 1000 1001"),
-];
-
 /// What is known to differ with an engine, and why.
 pub fn known_with(engine: &str, guest: &str) -> Vec<Known> {
     let own_descriptor = Known {
@@ -72,13 +66,6 @@ pub fn known_with(engine: &str, guest: &str) -> Vec<Known> {
     let mut all = known(guest).to_vec();
     if (engine, guest) == ("ptrace", "procfs") {
         all.push(own_descriptor);
-    }
-    if (engine, guest) == ("ptrace", "opens") {
-        all.extend(INHERITED.map(|(native, layer)| Known {
-            native,
-            layer,
-            why: "a child has the engine's descriptor of its parent",
-        }));
     }
     all
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 
 use super::code;
-use crate::observer::send_descriptor;
+use crate::observer::send_descriptors;
 use crate::{Errno, Result, Tid, mem};
 
 /// Where the guest's end is put at least, if its limit allows it.
@@ -54,7 +54,7 @@ impl Socket {
     /// Sends a descriptor, and returns the tag that goes with it.
     pub(super) fn send(&self, fd: &OwnedFd) -> Option<u64> {
         let tag = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
-        match send_descriptor(&self.ours, fd.as_raw_fd(), &tag.to_le_bytes()) {
+        match send_descriptors(&self.ours, &[fd.as_raw_fd()], &tag.to_le_bytes()) {
             Ok(()) => Some(tag),
             Err(e) => {
                 log::debug!("a descriptor for an agent: {e}");

@@ -11,9 +11,9 @@
 //! # Descriptors
 //!
 //! Without `ADDFD`, the caller is made to receive the descriptor itself: in place of its call it performs
-//! `recvmsg` on a datagram socket whose other end the supervisor holds. Each process gets a socket of its
-//! own at its first need, at a high number, and a new one after each fork, so that no process can take
-//! what is meant for another. Whether the number is still that socket is checked each time; a guest that
+//! `recvmsg` on a datagram socket whose other end the supervisor holds. A process gets a socket at its first
+//! need, at a high number, and shares it with the children that it forks, until any process of the sandbox comes to
+//! differ in what it may do ([`Engine::differ`]): so that none can take what is meant for one that may do more. Whether the number is still that socket is checked each time; a guest that
 //! closes it, or puts something else there, gets another. The message is laid out in a page that the
 //! guest is made to map. Guests that tamper with either harm themselves only.
 //!
@@ -25,8 +25,7 @@
 //!
 //! # Current limits
 //!
-//! - A process has one descriptor and one page more than natively. (The stub's descriptor, which is left to all as
-//!   [`Engine::inject`] is slow, is not the engine's.)
+//! - A process has one descriptor and one page more than natively.
 //! - A guest that rewrites the `syscall` instruction at which it waits can hold up the tracing thread,
 //!   and so its own sandbox, until that is ended from outside.
 //! - vsyscalls (the legacy page of the kernel's) have no exit stop; their results are not known.
@@ -74,6 +73,8 @@ struct Shared {
     waiting: Mutex<HashMap<i32, u64>>,
     /// The descriptor that each process has for the engine.
     sockets: Mutex<HashMap<i32, RawFd>>,
+    /// How often processes have come to differ in what they may do.
+    differences: AtomicU64,
     ticks: Ticks,
     /// No guest is left.
     over: AtomicBool,
@@ -333,10 +334,6 @@ impl Engine for Ptrace {
         false
     }
 
-    fn injects_slowly(&self) -> bool {
-        true
-    }
-
     fn let_go(&self) {
         let done = self.request(|t| {
             t.holds.let_all_go();
@@ -345,6 +342,10 @@ impl Engine for Ptrace {
         if let Err(e) = done {
             log::debug!("nobody is held any more: {e}");
         }
+    }
+
+    fn differ(&self) {
+        self.shared.differences.fetch_add(1, Ordering::SeqCst);
     }
 
     fn own_descriptor(&self, pid: i32) -> Option<RawFd> {

@@ -1,6 +1,8 @@
 //! Calls that a waiting thread performs for the engine, and the descriptors that it receives so.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::sys::ptrace;
 use nix::unistd::Pid;
@@ -124,7 +126,7 @@ impl Tracer {
         match self.pass(call, tgid, page, fds, cloexec) {
             // The guest has tampered with its end, or with a message.
             Err(Errno::EBADMSG) => {
-                self.forget_socket(tgid);
+                self.give_up_socket(call, tgid)?;
                 self.pass(call, tgid, page, fds, cloexec)
             }
             other => other,
@@ -194,11 +196,12 @@ impl Tracer {
     fn socket(&mut self, call: &Call, tgid: i32, page: u64) -> Result<RawFd> {
         let process = self.processes.get(&tgid).ok_or(Errno::ESRCH)?;
         if let Some(socket) = &process.socket
+            && socket.differences == self.shared.differences.load(Ordering::SeqCst)
             && file_id(call.tid, socket.theirs) == Ok(socket.id)
         {
             return Ok(socket.theirs);
         }
-        self.shared.sockets.lock().remove(&tgid);
+        self.give_up_socket(call, tgid)?;
         let socket = self.make_socket(call, tgid, page)?;
         let theirs = socket.theirs;
         let process = self.processes.get_mut(&tgid).ok_or(Errno::ESRCH)?;
@@ -207,7 +210,20 @@ impl Tracer {
         Ok(theirs)
     }
 
+    /// Has the caller close its end, if that is still there.
+    fn give_up_socket(&mut self, call: &Call, tgid: i32) -> Result<()> {
+        self.shared.sockets.lock().remove(&tgid);
+        let process = self.processes.get_mut(&tgid).ok_or(Errno::ESRCH)?;
+        match process.socket.take() {
+            Some(socket) if file_id(call.tid, socket.theirs) == Ok(socket.id) => {
+                self.close(call, socket.theirs)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn make_socket(&mut self, call: &Call, tgid: i32, page: u64) -> Result<Socket> {
+        let differences = self.shared.differences.load(Ordering::SeqCst);
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
         let pair = [libc::AF_UNIX as u64, kind as u64, 0, page, 0, 0];
         let made = self.perform(call, libc::SYS_socketpair, pair)?;
@@ -232,9 +248,10 @@ impl Tracer {
         }
         let theirs = value(theirs)? as RawFd;
         Ok(Socket {
-            ours: ours?,
+            ours: Arc::new(ours?),
             theirs,
             id: file_id(call.tid, theirs)?,
+            differences,
         })
     }
 

@@ -64,21 +64,25 @@ pub(super) struct Called {
 }
 
 /// What the engine has in a guest process.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Process {
     /// Address of its page.
     pub(super) page: Option<u64>,
     pub(super) socket: Option<Socket>,
 }
 
-/// By which a process receives descriptors.
+/// By which a process receives descriptors. Forked children share it, as long as none of them may do less than
+/// another ([`Engine::differ`](crate::Engine::differ)): they could take what is meant for each other.
+#[derive(Clone)]
 pub(super) struct Socket {
     /// The supervisor's end.
-    pub(super) ours: OwnedFd,
+    pub(super) ours: Arc<OwnedFd>,
     /// The guest's number for its end.
     pub(super) theirs: i32,
     /// Which file that is: device and inode.
     pub(super) id: (u64, u64),
+    /// How often processes had come to differ when it was made.
+    pub(super) differences: u64,
 }
 
 /// All guest threads, in the hands of the thread that traces them.
@@ -224,12 +228,22 @@ impl Tracer {
         self.add(pid, pid, None);
     }
 
-    fn add(&mut self, tid: i32, tgid: i32, page: Option<u64>) {
+    /// Enters a thread, and its process, which has what its parent has, if that is given.
+    fn add(&mut self, tid: i32, tgid: i32, parent: Option<i32>) {
         let state = State::Free;
         self.tasks.insert(tid, Task { tgid, state });
-        self.processes
-            .entry(tgid)
-            .or_insert(Process { page, socket: None });
+        if self.processes.contains_key(&tgid) {
+            return;
+        }
+        // A copy of its parent's memory has the page too, and a copy of its descriptors the socket. The parent is
+        // still in its fork: it cannot have executed anything meanwhile.
+        let parent = parent.and_then(|p| self.processes.get(&p));
+        let process = parent.cloned().unwrap_or_default();
+        if let Some(socket) = &process.socket {
+            let number = socket.theirs;
+            self.shared.sockets.lock().insert(tgid, number);
+        }
+        self.processes.insert(tgid, process);
     }
 
     /// Enters a thread that is seen for the first time, by itself or as what another has made.
@@ -238,8 +252,7 @@ impl Tracer {
             return;
         }
         let (tgid, parent) = family(tid);
-        let page = parent.and_then(|p| self.page_of(p));
-        self.add(tid, tgid, page);
+        self.add(tid, tgid, parent);
     }
 
     /// Enters what `parent` has made.
@@ -251,14 +264,7 @@ impl Tracer {
             return self.adopt(tid);
         };
         let tgid = if leads(tid) { tid } else { group };
-        let page = self.page_of(group);
-        self.add(tid, tgid, page);
-    }
-
-    /// The page of a process that has just forked: a copy of its memory has it too. It is still in its fork, and
-    /// cannot have executed anything meanwhile.
-    fn page_of(&self, tgid: i32) -> Option<u64> {
-        self.processes.get(&tgid).and_then(|p| p.page)
+        self.add(tid, tgid, Some(group));
     }
 
     /// Goes on with children that were there before their parent said so: `tid` has made them, unless it says
@@ -379,14 +385,6 @@ impl Tracer {
         let child = child as i32;
         self.holds.made(child, tid);
         self.adopt_from(child, tid);
-        let group = |t: i32| self.tasks.get(&t).map(|t| t.tgid);
-        let parent = group(tid);
-        if parent != group(child)
-            && let Some(parent) = parent
-        {
-            // The child has a copy of its descriptor.
-            self.forget_socket(parent);
-        }
         if let Some(o) = &self.observer {
             o.started(Tid(tid), Tid(child));
         }
@@ -394,12 +392,6 @@ impl Tracer {
         if let Some(at) = early {
             let child = self.early.swap_remove(at);
             self.event(child.tid, child.status);
-        }
-    }
-
-    pub(super) fn forget_socket(&mut self, tgid: i32) {
-        if let Some(process) = self.processes.get_mut(&tgid) {
-            process.socket = None;
         }
     }
 

@@ -460,11 +460,10 @@ fn is_traced(t: &Task) -> bool {
 }
 
 /// Where the caller gets the stub's descriptor: out of the way of the numbers that it uses itself.
-pub const STUB_FD: i32 = 1023;
+const STUB_FD: i32 = 1023;
 
 /// Gives the caller the stub. An `execve` that fails late, in the kernel, leaves the descriptor behind;
-/// the next one finds it and does not add another. Where it takes long to give it, it is left to all that
-/// comes after.
+/// the next one finds it and does not add another.
 fn inject_stub(t: &Task) -> Result<i32> {
     let engine = &t.kernel.engine;
     let stub = t.kernel.stub.as_fd();
@@ -481,7 +480,7 @@ fn inject_stub(t: &Task) -> Result<i32> {
         // In use, or beyond the caller's limit.
         Ok(_) => engine.inject(&t.call, stub, None, true),
         Err(_) => engine
-            .inject(&t.call, stub, Some(STUB_FD), !engine.injects_slowly())
+            .inject(&t.call, stub, Some(STUB_FD), true)
             .or_else(|_| engine.inject(&t.call, stub, None, true)),
     }
 }

@@ -156,7 +156,7 @@ impl Inode for FdDir {
         };
         self.task.host("fd", |dir, path| {
             host::read_numbers(dir, path, cookie, &mut |fd, next| {
-                if own.contains(&Some(fd)) {
+                if own == Some(fd) {
                     return true;
                 }
                 sink(DirEntry {
