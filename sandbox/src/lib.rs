@@ -17,6 +17,7 @@ pub mod look;
 pub mod machine;
 pub mod names;
 pub mod namespaces;
+pub(crate) mod program;
 pub mod requests;
 pub mod run;
 pub mod source;

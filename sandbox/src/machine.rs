@@ -14,8 +14,9 @@ use tempfile::TempDir;
 
 use crate::config::{Config, Network, Port, Protocol, Tree};
 use crate::error::{Error, Result};
+use crate::program::{bare_program, context, first_program, program_path};
 use crate::tree::{self, Interfaces};
-use crate::{init, namespaces, run as layer};
+use crate::{init, namespaces};
 
 pub use duet_vm::machine::Choice;
 pub use duet_vm::session::{Outcome, Timings};
@@ -56,13 +57,13 @@ pub fn run(config: &Config, options: &Options, began: Instant) -> Result<Outcome
         )));
     }
     let kernel = kernel::find(options.kernel.as_deref()).map_err(convert)?;
-    let program = layer::bare_program(config)?;
+    let program = bare_program(config)?;
     namespaces::raise_descriptor_limit()?;
     let (store, _place) = store()?;
     let root = tree::build(config, &store, program, Interfaces::Kernel)?;
     // Finds what is wrong with the program before a machine is started for it.
-    let (state, _) = layer::first_program(config, &root)?;
-    let program = layer::program_path(config, &root, &layer::context(&state))?;
+    let (state, _) = first_program(config, &root)?;
+    let program = program_path(config, &root, &context(&state))?;
     let bytes = |s: &std::ffi::CString| s.as_bytes().to_vec();
     let args = std::iter::once(&config.program).chain(&config.args);
     let start = Start {
