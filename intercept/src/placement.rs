@@ -76,6 +76,12 @@ impl Placement {
     }
 }
 
+/// Lets the calling thread go after an injection that none is likely to follow: the next call comes from another
+/// process or after a while, and from wherever that runs.
+pub(crate) fn let_go() {
+    release();
+}
+
 /// Lets the calling thread go, unless `caller` is the one it is held for, and makes good use of it.
 pub(crate) fn received_from(caller: Tid) {
     HOLD.with(|hold| {

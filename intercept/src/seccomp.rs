@@ -86,7 +86,9 @@ impl Engine for Seccomp {
         cloexec: bool,
     ) -> Result<RawFd> {
         let add = |_| self.add(call, fd, at, cloexec);
-        self.placement.exchange(call.tid, add).map_err(gone)
+        let added = self.placement.exchange(call.tid, add).map_err(gone);
+        placement::let_go();
+        added
     }
 
     fn inject_pair(&self, call: &Call, fds: [BorrowedFd<'_>; 2]) -> Result<[RawFd; 2]> {
@@ -95,7 +97,9 @@ impl Engine for Seccomp {
             let first = self.add(call, first, None, true)?;
             Ok([first, self.add(call, second, None, true)?])
         };
-        self.placement.exchange(call.tid, add).map_err(gone)
+        let added = self.placement.exchange(call.tid, add).map_err(gone);
+        placement::let_go();
+        added
     }
 
     fn answer_with_descriptor(
