@@ -86,6 +86,9 @@ pub enum Answer {
     Run,
 }
 
+/// Bytes for a guest's memory, and where they go; `None` for nothing.
+pub type Out<'a> = Option<(u64, &'a [u8])>;
+
 /// Registers of the call that a thread is made to perform in place of the one it made.
 #[derive(Clone, Copy, Debug)]
 pub struct Replacement {
@@ -165,6 +168,22 @@ pub trait Engine: Send + Sync {
     ) -> Result<()> {
         let _ = (agent, owner);
         self.answer(call, answer).and(Err(Errno::ENOSYS))
+    }
+
+    /// Whether somebody is to be told of the calls that agents hand over.
+    fn watches_agents(&self) -> bool {
+        false
+    }
+
+    /// Such a call is about to be served.
+    fn agent_asks(&self, call: &Call) {
+        let _ = call;
+    }
+
+    /// It has been served: it returns this value or negated errno, and the agent is to write `out` to the caller's
+    /// memory. `None`: it comes the other way.
+    fn agent_is_answered(&self, call: &Call, answer: Option<(i64, Out<'_>)>) {
+        let _ = (call, answer);
     }
 
     /// Whether guest threads may have a tracer of their own, ptrace(2).

@@ -26,6 +26,7 @@ struct Attended {
     /// 0 for none.
     tid: i32,
     pieces: Vec<(u64, Vec<u8>)>,
+    foreseen: Option<(u64, Vec<u8>)>,
 }
 
 thread_local! {
@@ -33,6 +34,7 @@ thread_local! {
         RefCell::new(Attended {
             tid: 0,
             pieces: Vec::new(),
+            foreseen: None,
         })
     };
 }
@@ -55,12 +57,21 @@ fn remember_only(tid: i32) {
     ATTENDED.with_borrow_mut(|a| {
         a.tid = tid;
         a.pieces.clear();
+        a.foreseen = None;
     });
 }
 
 /// Memory may be another from now on.
 pub(crate) fn forget() {
     remember_only(0);
+}
+
+/// What is about to be in the memory of the thread that is attended to: it is read as if it were there.
+pub(crate) fn foresee(addr: u64, bytes: &[u8]) {
+    ATTENDED.with_borrow_mut(|a| {
+        a.overwrite(addr, bytes.len());
+        a.foreseen = Some((addr, bytes.to_vec()));
+    });
 }
 
 impl Attended {
@@ -77,9 +88,22 @@ impl Attended {
         found.is_some()
     }
 
+    /// Puts into what was read what is foreseen.
+    fn correct(&self, addr: u64, read: &mut [u8]) {
+        let Some((start, bytes)) = &self.foreseen else {
+            return;
+        };
+        let skipped = start.saturating_sub(addr) as usize;
+        let behind = addr.saturating_sub(*start) as usize;
+        let places = read.iter_mut().skip(skipped);
+        for (place, byte) in places.zip(bytes.iter().skip(behind)) {
+            *place = *byte;
+        }
+    }
+
     fn remember(&mut self, addr: u64, bytes: &[u8]) {
         if bytes.len() <= LARGEST_PIECE && !bytes.is_empty() {
-            if self.pieces.len() == MOST_PIECES {
+            if self.pieces.len() >= MOST_PIECES {
                 self.pieces.remove(0);
             }
             self.pieces.push((addr, bytes.to_vec()));
@@ -124,8 +148,11 @@ pub fn read_some(tid: Tid, addr: u64, buf: &mut [u8]) -> Result<usize> {
     let n = unsafe { libc::process_vm_readv(tid.0, &local, 1, &remote, 1, 0) };
     let n = Errno::result(n)? as usize;
     if attended.is_some() {
-        let read = buf.get(..n).unwrap_or_default();
-        ATTENDED.with_borrow_mut(|a| a.remember(addr, read));
+        let read = buf.get_mut(..n).unwrap_or_default();
+        ATTENDED.with_borrow_mut(|a| {
+            a.correct(addr, read);
+            a.remember(addr, read);
+        });
     }
     Ok(n)
 }
@@ -243,7 +270,10 @@ mod tests {
         // SAFETY: as above.
         unsafe { std::ptr::write_volatile(addr as *mut u8, b'c') };
         assert_eq!(at(0, 1), "c");
+        foresee(addr + 4, b"y, th");
+        assert_eq!((at(0, 11), at(5, 3)), ("celly, thre".into(), ", t".into()));
         forget();
+        assert_eq!(at(0, 11), "cello there");
     }
 
     #[test]

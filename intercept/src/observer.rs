@@ -3,7 +3,10 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid, mem};
+use parking_lot::{Condvar, Mutex};
+
+use crate::agent::Agent;
+use crate::{Answer, Call, Engine, Errno, Out, Replacement, Result, Tid, mem};
 
 /// Is told what threads do. The thread that it is about is stopped meanwhile, so that its memory can be
 /// read; what takes long here makes the guest slow.
@@ -19,6 +22,9 @@ pub trait Observer: Send + Sync {
 
     /// Whether to wait for the result of a call that the kernel runs.
     fn wants_result(&self, call: &Call) -> bool;
+
+    /// A call that was made comes once more: nothing has come of it yet.
+    fn withdrawn(&self, call: &Call);
 
     /// A call ended with this value, or negated errno (those above 511 are the kernel's own, for calls
     /// that a signal interrupts). With [`Observed`], a call that returns a descriptor may be told of when
@@ -71,12 +77,31 @@ pub enum Ended {
 pub struct Observed<E> {
     engine: E,
     observer: Arc<dyn Observer>,
+    /// Threads that have been answered, which has yet to be told.
+    untold: Mutex<Vec<Tid>>,
+    told: Condvar,
 }
 
 impl<E: Engine> Observed<E> {
     /// Tells `observer` of the calls of `engine`.
     pub fn new(engine: E, observer: Arc<dyn Observer>) -> Observed<E> {
-        Observed { engine, observer }
+        Observed {
+            engine,
+            observer,
+            untold: Mutex::default(),
+            told: Condvar::new(),
+        }
+    }
+
+    /// Tells of a call, once it has been told how the one before it has ended.
+    fn tell_entered(&self, call: &Call) {
+        let mut untold = self.untold.lock();
+        while untold.contains(&call.tid) {
+            self.told.wait(&mut untold);
+        }
+        drop(untold);
+        mem::attend(call.tid);
+        self.observer.entered(call);
     }
 }
 
@@ -85,8 +110,7 @@ impl<E: Engine> Engine for Observed<E> {
         mem::forget();
         let call = self.engine.next()?;
         if let Some(call) = &call {
-            mem::attend(call.tid);
-            self.observer.entered(call);
+            self.tell_entered(call);
         }
         Ok(call)
     }
@@ -117,9 +141,14 @@ impl<E: Engine> Engine for Observed<E> {
         cloexec: bool,
     ) -> Result<RawFd> {
         // In one step, as its number is known only then. The caller may be in its next call already.
-        let number = self.engine.answer_with_descriptor(call, fd, cloexec)?;
-        self.observer.left(call, Ended::Answered(number.into()));
-        Ok(number)
+        self.untold.lock().push(call.tid);
+        let number = self.engine.answer_with_descriptor(call, fd, cloexec);
+        if let Ok(number) = number {
+            self.observer.left(call, Ended::Answered(number.into()));
+        }
+        self.untold.lock().retain(|&tid| tid != call.tid);
+        self.told.notify_all();
+        number
     }
 
     fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
@@ -133,6 +162,42 @@ impl<E: Engine> Engine for Observed<E> {
 
     fn leaves_tracing(&self) -> bool {
         self.engine.leaves_tracing()
+    }
+
+    fn has_agents(&self) -> bool {
+        self.engine.has_agents()
+    }
+
+    fn answer_with_agent(
+        &self,
+        call: &Call,
+        answer: Answer,
+        agent: &Agent,
+        owner: i32,
+    ) -> Result<()> {
+        self.observer.left(call, ended(answer));
+        self.engine.answer_with_agent(call, answer, agent, owner)
+    }
+
+    fn watches_agents(&self) -> bool {
+        true
+    }
+
+    fn agent_asks(&self, call: &Call) {
+        self.tell_entered(call);
+    }
+
+    fn agent_is_answered(&self, call: &Call, answer: Option<(i64, Out<'_>)>) {
+        match answer {
+            Some((value, out)) => {
+                if let Some((addr, bytes)) = out {
+                    mem::foresee(addr, bytes);
+                }
+                self.observer.left(call, Ended::Answered(value));
+            }
+            None => self.observer.withdrawn(call),
+        }
+        mem::forget();
     }
 
     fn let_go(&self) {

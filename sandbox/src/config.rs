@@ -134,8 +134,8 @@ pub struct Config {
     pub seen: Seen,
     /// Who sends messages, where not all calls are brought.
     pub messages: Messages,
-    /// Whether busy processes may have an agent ([`duet_intercept::agent`]), with an engine that has them and
-    /// nobody who watches.
+    /// Whether busy processes may have an agent ([`duet_intercept::agent`]), with an engine that has them, and
+    /// where nobody would see the calls that are made for it.
     pub accelerated: bool,
 }
 

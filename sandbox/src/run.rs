@@ -265,11 +265,12 @@ fn supervise(
     let stub_stat =
         nix::sys::stat::fstat(&stub).map_err(|e| Error::step("looking at the stub", e))?;
     source.set_engine(brought.engine());
-    // Somebody looks for what they ask on a processor of its own; and who counts native calls is not to count
-    // theirs.
+    // Somebody looks for what they ask on a processor of its own; who sees native calls is not to see theirs; and
+    // no account is kept of what is done for them.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let may_have_agents = config.accelerated
-        && config.seen == Seen::Intercepted
+        && !sees_calls_of_agents(&config.seen)
+        && !duet_vfs::account::kept()
         && brought.engine().has_agents()
         && processors > 1;
     let kernel = Arc::new(Kernel {
@@ -432,6 +433,18 @@ fn random() -> Result<u64> {
     let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     Errno::result(n).map_err(|e| Error::step("drawing a random number", e))?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// Whether calls that a program makes for its agent would be seen.
+fn sees_calls_of_agents(seen: &Seen) -> bool {
+    match seen {
+        Seen::Intercepted => false,
+        Seen::With(numbers) => {
+            let mut own = intercept::agent::OWN_CALLS.iter();
+            own.any(|&nr| numbers.contains(&(nr as u32)))
+        }
+        Seen::All => true,
+    }
 }
 
 fn build_filter(config: &Config, secrets: Secrets) -> Vec<libc::sock_filter> {

@@ -329,45 +329,70 @@ fn serve(
     if table::verdict(ARCH_X86_64, r.nr, &r.args) != Verdict::Emulated {
         return None;
     }
-    if open_flags(r.nr).is_some() && !agent.passes(*kernel.processes.differences()) {
-        return Some(Served::Alone);
+    if open_flags(r.nr).is_some() {
+        // Which number a descriptor gets, only the caller knows: who watches is to hear of it.
+        let is_watched = kernel.engine.watches_agents();
+        if is_watched || !agent.passes(*kernel.processes.differences()) {
+            return Some(Served::Alone);
+        }
     }
     const CHANGES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
     if open_flags(r.nr).is_some_and(|arg| size(arg) as i32 & CHANGES != 0) {
         return None;
     }
     let handler = handlers::of(r.nr)?;
-    let out = roles.out.and_then(|i| r.args.get(usize::from(i)).copied());
+    let at = roles.out.and_then(|i| r.args.get(usize::from(i)).copied());
     let path = roles.path.map(|i| (usize::from(i), r.path));
+    let call = Call {
+        id: NUMBERED_HERE | NEXT.fetch_add(1, Ordering::Relaxed),
+        tid: Tid(process.host_pid()),
+        arch: ARCH_X86_64,
+        nr: r.nr,
+        args: r.args,
+        ip: 0,
+    };
     let task = Task {
         kernel: kernel.clone(),
         process: process.clone(),
         state,
-        call: Call {
-            id: 0,
-            tid: Tid(process.host_pid()),
-            arch: ARCH_X86_64,
-            nr: r.nr,
-            args: r.args,
-            ip: 0,
-        },
-        staged: Some(Arc::new(Staged::new(path, out, channel::OUT_ROOM))),
+        call,
+        staged: Some(Arc::new(Staged::new(path, at, channel::OUT_ROOM))),
     };
+    let is_watched = kernel.engine.watches_agents();
+    if is_watched {
+        kernel.engine.agent_asks(&call);
+    }
     let reply = handler(&task);
-    let out = task.staged.as_ref().and_then(|s| s.take())?;
-    let served = match reply {
-        Ok(Reply::Value(v)) => Served::Value(v, out),
-        Err(e) => Served::Value(-i64::from(e as i32), out),
+    let out = task.staged.as_ref().and_then(|s| s.take());
+    let served = out.and_then(|out| match reply {
+        Ok(Reply::Value(v)) => Some(Served::Value(v, out)),
+        Err(e) => Some(Served::Value(-i64::from(e as i32), out)),
         Ok(Reply::Descriptor {
             fd,
             cloexec,
             exclusive: false,
-        }) => Served::Descriptor(fd, cloexec),
-        Ok(_) => return None,
-    };
-    kernel.counters.count(r.nr, Verdict::Emulated);
-    Some(served)
+        }) => Some(Served::Descriptor(fd, cloexec)),
+        Ok(_) => None,
+    });
+    if is_watched {
+        let answer = match &served {
+            Some(Served::Value(value, out)) => {
+                let out = at.map(|at| (at, out.as_slice()));
+                Some((*value, out.filter(|(_, bytes)| !bytes.is_empty())))
+            }
+            _ => None,
+        };
+        kernel.engine.agent_is_answered(&call, answer);
+    }
+    if served.is_some() {
+        kernel.counters.count(r.nr, Verdict::Emulated);
+    }
+    served
 }
+
+/// Calls that agents ask for are numbered here, those of engines below this.
+const NUMBERED_HERE: u64 = 1 << 63;
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Before a call is answered that came as a notification: brings its process an agent, or sends its site
 /// there, where that is worth it. True if the call has been answered.

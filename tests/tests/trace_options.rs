@@ -253,6 +253,69 @@ fn fast_shows_what_comes_anyway() {
     assert!(!output.stderr.contains("rmdir("), "{}", output.stderr);
 }
 
+/// Calls that an agent hands over are shown as those that are notified: all, in their order, with all arguments and
+/// results.
+#[test]
+fn fast_shows_what_agents_hand_over() {
+    let test = "fast_shows_what_agents_hand_over";
+    let Some(program) = guest("looks", Toolchain::Static) else {
+        return skip(test, "no C compiler");
+    };
+    // Times of files and addresses differ from run to run.
+    let varying = |line: &str| -> String {
+        let pieces = line.split_inclusive([',', ' ']);
+        let same = pieces.filter(|p| !(p.contains("0x") || p.contains("time")));
+        same.collect()
+    };
+    let run = |processors: Option<&str>| -> (Vec<String>, u64) {
+        let mut command = match processors {
+            Some(list) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", list]).arg(duet());
+                command
+            }
+            None => Command::new(duet()),
+        };
+        command.args(["-v", "trace", "--fast"]).arg(&program);
+        let output = command_output(command, b"");
+        assert_eq!(output.status, 0, "{}", output.stderr);
+        let served = output.stderr.lines().find_map(|l| {
+            let (before, _) = l.split_once(" calls came by agents")?;
+            before.split_whitespace().next_back()?.parse().ok()
+        });
+        let of_program = |l: &&str| !l.contains("INFO") && !l.starts_with("---");
+        let lines = output.stderr.lines().filter(of_program).map(&varying);
+        (lines.collect(), served.unwrap_or(0))
+    };
+    let one = (0..64).map(|n| n.to_string()).find(|n| {
+        let mut command = Command::new("taskset");
+        command.args(["-c", n, "true"]);
+        command.status().is_ok_and(|s| s.success())
+    });
+    let Some(one) = one else {
+        return skip(test, "no taskset");
+    };
+    let (expected, none) = run(Some(&one));
+    assert_eq!(none, 0);
+    // Whether they find somebody who listens is up to what else the machine does.
+    const TRIES: usize = 20;
+    let mut by_agents = 0;
+    for _ in 0..TRIES {
+        let (lines, served) = run(None);
+        let differs = expected.iter().zip(&lines).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "{served} by agents");
+        assert_eq!(expected.len(), lines.len());
+        by_agents = by_agents.max(served);
+        if by_agents > 100 {
+            return;
+        }
+    }
+    skip(
+        test,
+        &format!("agents handed over {by_agents} calls at most: no processor was free"),
+    );
+}
+
 /// A program that says that it is the layer's loader hides none of its calls by that.
 #[test]
 fn nobody_passes_for_the_loader() {

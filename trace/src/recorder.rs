@@ -544,6 +544,12 @@ impl Observer for Recorder {
         calls.iter().any(|b| b.call.id == call.id)
     }
 
+    fn withdrawn(&self, call: &Call) {
+        let mut state = self.state();
+        // It has no line yet.
+        state.thread(call.tid).take(|b| b.call.id == call.id);
+    }
+
     fn left(&self, call: &Call, how: Ended) {
         if call.nr == STUB_NR {
             return self.reported(call, how);

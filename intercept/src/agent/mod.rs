@@ -28,6 +28,21 @@ use install::Memory;
 use socket::Socket;
 pub use socket::in_process;
 
+/// Calls that a guest process makes for its agent, which brings it and then knows its thread and tries memory by
+/// them.
+pub const OWN_CALLS: [libc::c_long; 10] = [
+    libc::SYS_mmap,
+    libc::SYS_madvise,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    libc::SYS_getsockopt,
+    libc::SYS_recvmsg,
+    libc::SYS_gettid,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigpending,
+    libc::SYS_sched_yield,
+];
+
 /// Sites that are none for the agent, of which it is remembered.
 const MOST_OTHERS: usize = 64;
 
