@@ -163,6 +163,20 @@ int main(void)
     IS(access("p/self/status", R_OK) == 0);
     TRY(umount2("p", 0));
 
+    /* Who has worked in it and is gone does not hold it. */
+    MUST(mkdir("w", 0755));
+    int held = 0;
+    for (int i = 0; i < 50; i++) {
+        MUST(mount("none", "w", "tmpfs", 0, NULL));
+        pid_t pid = fork();
+        if (!pid)
+            _exit(chdir("w") != 0);
+        waitpid(pid, NULL, 0);
+        while (umount2("w", 0))
+            held++;
+    }
+    printf("held by the dead: %d\n", held);
+
     /* An ordinary user may not. */
     CHILD("user") {
         MUST(setgid(1000));

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <setjmp.h>
 #include <spawn.h>
+#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -138,6 +139,50 @@ static void full_table(void)
     }
     setrlimit(RLIMIT_NOFILE, &limit);
     printf("full tables: %d bad\n", bad);
+    fflush(stdout);
+}
+
+/* Every number is used, whatever the limit is. */
+static void small_tables(void)
+{
+    for (int most = 8; most <= 256; most *= 2) {
+        fflush(stdout);
+        if (!fork()) {
+            struct rlimit limit = {most, most};
+            int opened = 0, gaps = 0, last = 2, fd;
+            setrlimit(RLIMIT_NOFILE, &limit);
+            get_busy();
+            for (; (fd = open("file", O_RDONLY)) >= 0; last = fd) {
+                opened++;
+                gaps += fd != last + 1;
+            }
+            printf("of %d: %d, last %d, %d gaps, error %d\n", most, opened, last, gaps, errno);
+            fflush(stdout);
+            _exit(0);
+        }
+        wait(0);
+    }
+}
+
+/* Each open is one, to whoever watches. */
+static void watched(void)
+{
+    get_busy();
+    char buffer[65536] __attribute__((aligned(8)));
+    int watch = inotify_init1(IN_NONBLOCK), opens = 0, closes = 0;
+    inotify_add_watch(watch, "file", IN_OPEN | IN_CLOSE);
+    for (int i = 0; i < 100; i++)
+        close(open("file", O_RDONLY));
+    usleep(10000);
+    for (long n; (n = read(watch, buffer, sizeof buffer)) > 0;)
+        for (char *at = buffer; at < buffer + n;) {
+            struct inotify_event *event = (struct inotify_event *)at;
+            opens += (event->mask & IN_OPEN) != 0;
+            closes += (event->mask & IN_CLOSE) != 0;
+            at += sizeof *event + event->len;
+        }
+    close(watch);
+    printf("watched: %d opens, %d closes\n", opens, closes);
     fflush(stdout);
 }
 
@@ -318,12 +363,14 @@ int main(int argc, char **argv)
     kinds();
     directories();
     full_table();
+    small_tables();
     list("busy");
     children();
     less_privileged();
     signals();
     numbers();
     closed();
+    watched();
     list("at last");
     return 0;
 }

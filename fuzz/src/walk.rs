@@ -460,7 +460,7 @@ impl World {
             lookup: input.lookup(),
         };
         let fd = match self.vfs.open(&self.cx(), &base, &path, &how)? {
-            Opened::File(fd) | Opened::Device(fd) | Opened::End(fd) => fd,
+            Opened::File(fd) | Opened::Other(fd) => fd,
             Opened::Blocking(place, _) => {
                 self.inside(&place);
                 return Ok(());

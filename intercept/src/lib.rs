@@ -8,7 +8,7 @@
 //! - [`Engine::next`] blocks until a guest thread makes a call that the engine was told to intercept,
 //!   and yields it as a [`Call`]. Several workers may wait at once; each call is yielded once.
 //! - The thread stays stopped in that call until exactly one of [`Engine::answer`],
-//!   [`Engine::answer_with_descriptor`] or [`Engine::run_instead`] is called for it, or it dies.
+//!   [`Engine::answer_with_descriptor`] or [`Engine::execute_instead`] is called for it, or it dies.
 //!   A thread that died meanwhile makes those return `ESRCH`; that is no fault of the supervisor.
 //! - While stopped, only fatal signals end the wait: a call that was yielded is never made a second
 //!   time because a signal came.
@@ -38,8 +38,9 @@ mod observer;
 mod placement;
 pub mod ptrace;
 pub mod seccomp;
+mod signals;
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 pub use nix::errno::Errno;
 pub use observer::{Ended, Names, Observed, Observer};
@@ -112,6 +113,9 @@ pub fn marked(mut args: [u64; 6], mark: u32) -> [u64; 6] {
     args
 }
 
+/// What is done when an `execve` has succeeded.
+pub type Executed = Box<dyn FnOnce() + Send>;
+
 /// Brings system calls to the supervisor, and answers back; see the crate's documentation.
 pub trait Engine: Send + Sync {
     /// Waits for the next call. `None` when no guest is left.
@@ -138,16 +142,18 @@ pub trait Engine: Send + Sync {
         Ok([first, self.inject(call, second, None, true)?])
     }
 
-    /// Gives the caller a copy of `fd` and ends the call with its number, which it returns too, in one step.
-    fn answer_with_descriptor(
+    /// Hands `fd` over to the caller, so that nobody else holds it when the caller goes on, and ends the call with
+    /// its number, which it returns too.
+    fn answer_with_descriptor(&self, call: &Call, fd: OwnedFd, cloexec: bool) -> Result<RawFd>;
+
+    /// Makes the caller perform another call, an `execve`, instead; its result is the original call's result.
+    /// `executed` is called if it succeeds, before the new program runs.
+    fn execute_instead(
         &self,
         call: &Call,
-        fd: BorrowedFd<'_>,
-        cloexec: bool,
-    ) -> Result<RawFd>;
-
-    /// Makes the caller perform another call instead; its result is the original call's result.
-    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()>;
+        replacement: Replacement,
+        executed: Executed,
+    ) -> Result<()>;
 
     /// Whether the caller still waits for its answer.
     fn is_live(&self, call: &Call) -> bool;

@@ -51,7 +51,6 @@ const NOTIF_SET_FLAGS: libc::c_ulong = 0x4008_2104;
 
 pub(crate) const RESP_CONTINUE: u32 = 1;
 pub(crate) const ADDFD_SETFD: u32 = 1;
-pub(crate) const ADDFD_SEND: u32 = 2;
 
 const FD_SYNC_WAKE_UP: u64 = 1;
 const FILTER_NEW_LISTENER: libc::c_ulong = 1 << 3;

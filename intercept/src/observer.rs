@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use crate::agent::Agent;
-use crate::{Answer, Call, Engine, Errno, Out, Replacement, Result, Tid, mem};
+use crate::{Answer, Call, Engine, Errno, Executed, Out, Replacement, Result, Tid, mem};
 
 /// Is told what threads do. The thread that it is about is stopped meanwhile, so that its memory can be
 /// read; what takes long here makes the guest slow.
@@ -134,13 +134,8 @@ impl<E: Engine> Engine for Observed<E> {
         self.engine.inject_pair(call, fds)
     }
 
-    fn answer_with_descriptor(
-        &self,
-        call: &Call,
-        fd: BorrowedFd<'_>,
-        cloexec: bool,
-    ) -> Result<RawFd> {
-        // In one step, as its number is known only then. The caller may be in its next call already.
+    fn answer_with_descriptor(&self, call: &Call, fd: OwnedFd, cloexec: bool) -> Result<RawFd> {
+        // Its number is known only then. The caller may be in its next call already.
         self.untold.lock().push(call.tid);
         let number = self.engine.answer_with_descriptor(call, fd, cloexec);
         if let Ok(number) = number {
@@ -151,9 +146,14 @@ impl<E: Engine> Engine for Observed<E> {
         number
     }
 
-    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
+    fn execute_instead(
+        &self,
+        call: &Call,
+        replacement: Replacement,
+        executed: Executed,
+    ) -> Result<()> {
         self.observer.left(call, Ended::Unknown);
-        self.engine.run_instead(call, replacement)
+        self.engine.execute_instead(call, replacement, executed)
     }
 
     fn is_live(&self, call: &Call) -> bool {

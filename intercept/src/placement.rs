@@ -56,19 +56,19 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Performs `exchange` with `caller`, which waits for it, and tells it whether the caller is held. It must
-    /// then not let the caller go on: that could see its affinity, or pass it on to a new thread.
-    pub(crate) fn exchange<T>(&self, caller: Tid, exchange: impl FnOnce(bool) -> T) -> T {
+    /// Performs `exchange` with `caller`, which waits for it. It must not let the caller go on: that could see its
+    /// affinity, or pass it on to a new thread.
+    pub(crate) fn exchange<T>(&self, caller: Tid, exchange: impl FnOnce() -> T) -> T {
         let count_down = |n: u32| n.checked_sub(1);
         let relaxed = Ordering::Relaxed;
         if self.left.fetch_update(relaxed, relaxed, count_down).is_ok() {
             let held = Caller::hold(caller);
-            let done = exchange(held.is_some());
+            let done = exchange();
             drop(held);
             return done;
         }
         let start = Instant::now();
-        let done = exchange(false);
+        let done = exchange();
         if start.elapsed() > SLOW {
             self.left.store(HELD, Ordering::Relaxed);
         }

@@ -2,7 +2,7 @@
 //!
 //! # Current limits
 //!
-//! - [`Engine::run_instead`] attaches with ptrace for a moment, so it fails with `EPERM` for a thread
+//! - [`Engine::execute_instead`] attaches with ptrace for a moment, so it fails with `EPERM` for a thread
 //!   that another process traces.
 //! - Before Linux 6.6 there is no synchronous wake-up; each call then costs several times more.
 
@@ -15,7 +15,8 @@ use crate::agent::{self, Agent};
 use crate::notify::{self, AddFd, Response};
 use crate::observer::ERESTARTSYS;
 use crate::placement::{self, Placement};
-use crate::{Answer, Call, Engine, Errno, Replacement, Result, Tid};
+use crate::signals;
+use crate::{Answer, Call, Engine, Errno, Executed, Replacement, Result, Tid};
 
 /// The listener of one sandbox's filter.
 pub struct Seccomp {
@@ -85,7 +86,7 @@ impl Engine for Seccomp {
         at: Option<RawFd>,
         cloexec: bool,
     ) -> Result<RawFd> {
-        let add = |_| self.add(call, fd, at, cloexec);
+        let add = || self.add(call, fd, at, cloexec);
         let added = self.placement.exchange(call.tid, add).map_err(gone);
         placement::let_go();
         added
@@ -93,7 +94,7 @@ impl Engine for Seccomp {
 
     fn inject_pair(&self, call: &Call, fds: [BorrowedFd<'_>; 2]) -> Result<[RawFd; 2]> {
         let [first, second] = fds;
-        let add = |_| {
+        let add = || {
             let first = self.add(call, first, None, true)?;
             Ok([first, self.add(call, second, None, true)?])
         };
@@ -102,48 +103,47 @@ impl Engine for Seccomp {
         added
     }
 
-    fn answer_with_descriptor(
-        &self,
-        call: &Call,
-        fd: BorrowedFd<'_>,
-        cloexec: bool,
-    ) -> Result<RawFd> {
-        let add = |held| {
-            let request = AddFd {
-                id: call.id,
-                flags: if held { 0 } else { notify::ADDFD_SEND },
-                srcfd: fd.as_raw_fd() as u32,
-                newfd: 0,
-                newfd_flags: cloexec_flag(cloexec),
-            };
-            let added = notify::add_fd(self.listener.as_fd(), request);
-            added.map(|number| (number, held))
-        };
-        let added = self.placement.exchange(call.tid, add);
-        let (number, held) = added.map_err(gone)?;
-        if held {
-            self.answer(call, Answer::Value(number.into()))?;
-        }
+    fn answer_with_descriptor(&self, call: &Call, fd: OwnedFd, cloexec: bool) -> Result<RawFd> {
+        let add = || self.add(call, fd.as_fd(), None, cloexec);
+        let number = self.placement.exchange(call.tid, add).map_err(gone)?;
+        drop(fd);
+        self.answer(call, Answer::Value(number.into()))?;
         Ok(number)
     }
 
-    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
+    fn execute_instead(
+        &self,
+        call: &Call,
+        replacement: Replacement,
+        executed: Executed,
+    ) -> Result<()> {
         let pid = Pid::from_raw(call.tid.0);
-        ptrace::seize(pid, ptrace::Options::empty())?;
+        let options = ptrace::Options::PTRACE_O_TRACEEXEC | ptrace::Options::PTRACE_O_TRACESYSGOOD;
+        ptrace::seize(pid, options)?;
         let answered = ptrace::interrupt(pid).and_then(|()| self.answer(call, Answer::Value(0)));
         let stopped = match answered {
             // Who cannot be answered is about to die.
             Ok(()) | Err(Errno::ESRCH) => wait_for_stop(pid),
             Err(e) => Err(e),
         };
-        let redirected = answered
-            .and(stopped)
-            .and_then(|()| redirect(pid, replacement));
+        let redirected = answered.and(stopped).and_then(|()| {
+            redirect(pid, replacement)?;
+            // No handler of its own is to run meanwhile.
+            signals::block(pid)
+        });
+        // From here on it may have its process's number.
+        let (pid, ran) = match redirected {
+            Ok(blocked) => {
+                let (pid, ran) = wait_for_exec(pid, executed);
+                (pid, ran.and_then(|()| signals::restore(pid, blocked)))
+            }
+            Err(e) => (pid, Err(e)),
+        };
         let detached = ptrace::detach(pid, None);
         if detached == Err(Errno::ESRCH) {
             collect(pid);
         }
-        redirected.and(detached)
+        ran.and(detached)
     }
 
     fn has_agents(&self) -> bool {
@@ -161,7 +161,10 @@ impl Engine for Seccomp {
         if let Err(e) = ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD) {
             return self.answer(call, answer).and(Err(e));
         }
-        let numbers = self.inject_pair(call, agent::given(agent));
+        let [channel, socket] = agent::given(agent);
+        let channel = self.inject(call, channel, None, true);
+        // It does without, if there is no room.
+        let socket = self.inject(call, socket, None, true).ok();
         let interrupted = ptrace::interrupt(pid);
         let answered = self.answer(call, answer);
         let stopped = match answered {
@@ -169,8 +172,8 @@ impl Engine for Seccomp {
             Ok(()) | Err(Errno::ESRCH) => interrupted.and_then(|()| wait_for_stop(pid)),
             Err(e) => Err(e),
         };
-        let numbers = numbers.and_then(|numbers| answered.and(stopped).map(|()| numbers));
-        let installed = numbers.and_then(|[channel, socket]| {
+        let channel = channel.and_then(|channel| answered.and(stopped).map(|()| channel));
+        let installed = channel.and_then(|channel| {
             let given = agent::Given { channel, socket };
             agent::install(call.tid, agent, given, owner)
         });
@@ -235,6 +238,52 @@ fn wait_for_stop(pid: Pid) -> Result<()> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Lets a stopped thread make the call that it stands before, and waits until that has executed a program, or failed
+/// to. Returns the number that it has then.
+fn wait_for_exec(pid: Pid, executed: Executed) -> (Pid, Result<()>) {
+    let (mut at_exit, mut waits, mut signal) = (false, false, 0);
+    loop {
+        if !std::mem::take(&mut waits)
+            && let Err(e) = cont_to_call(pid, std::mem::take(&mut signal))
+        {
+            return (pid, Err(e));
+        }
+        let mut status = 0;
+        let flags = libc::__WALL | libc::__WNOTHREAD;
+        // Its number may become its process's: but this thread traces no other.
+        // SAFETY: `status` is ours.
+        let n = unsafe { libc::waitpid(-1, &mut status, flags) };
+        let now = match Errno::result(n) {
+            Ok(n) if libc::WIFSTOPPED(status) => Pid::from_raw(n),
+            Ok(_) => return (pid, Err(Errno::ESRCH)),
+            // Asked again, it is where it is.
+            Err(Errno::EINTR) => {
+                waits = true;
+                continue;
+            }
+            Err(e) => return (pid, Err(e)),
+        };
+        match (status >> 16, libc::WSTOPSIG(status)) {
+            (libc::PTRACE_EVENT_EXEC, _) => {
+                executed();
+                return (now, Ok(()));
+            }
+            (0, stop) if stop == libc::SIGTRAP | 0x80 && at_exit => return (now, Ok(())),
+            (0, stop) if stop == libc::SIGTRAP | 0x80 => at_exit = true,
+            // One that cannot be blocked.
+            (0, stop) => signal = stop,
+            _ => (),
+        }
+    }
+}
+
+/// Lets a stopped thread go to where it enters or leaves a call.
+fn cont_to_call(pid: Pid, signal: i32) -> Result<()> {
+    // SAFETY: integers.
+    let n = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid.as_raw(), 0, signal) };
+    Errno::result(n).map(drop)
 }
 
 /// Waits for the end of a thread that was killed while it was traced: until then its parent is not told

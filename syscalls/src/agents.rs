@@ -291,12 +291,12 @@ fn answer(kernel: &Arc<Kernel>, process: &Arc<Process>, agent: &Arc<Agent>, requ
             let differences = kernel.processes.differences();
             let sent = agent.send(&fd, *differences);
             drop(differences);
+            // The caller is to hold it alone when it goes on (flock(2)).
+            drop(fd);
             match sent {
                 Some(tag) => channel.pass(tag, cloexec),
                 None => channel.decline(),
             }
-            // Not before: closing takes time too.
-            drop(fd);
         }
         Ok(Some(Served::Alone)) => channel.give_up_socket(),
         Ok(None) => channel.decline(),
@@ -367,11 +367,7 @@ fn serve(
     let served = out.and_then(|out| match reply {
         Ok(Reply::Value(v)) => Some(Served::Value(v, out)),
         Err(e) => Some(Served::Value(-i64::from(e as i32), out)),
-        Ok(Reply::Descriptor {
-            fd,
-            cloexec,
-            exclusive: false,
-        }) => Some(Served::Descriptor(fd, cloexec)),
+        Ok(Reply::Descriptor { fd, cloexec }) => Some(Served::Descriptor(fd, cloexec)),
         Ok(_) => None,
     });
     if is_watched {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use duet_intercept::{ARCH_X86_64, Answer, Call};
 use duet_vfs::account;
 use duet_vfs::types::{Errno, Result};
-use std::os::fd::AsFd;
 
 use crate::accounts;
 use crate::agents;
@@ -107,27 +106,8 @@ pub fn finish(task: &Task, result: Result<Reply>) {
         Ok(Reply::Interrupt) => send(kernel, call, Answer::Interrupt),
         Ok(Reply::Deferred) => (),
         Err(e) => send(kernel, call, Answer::Error(e)),
-        Ok(Reply::Descriptor {
-            fd,
-            cloexec,
-            exclusive: true,
-        }) => match kernel.engine.inject(call, fd.as_fd(), None, cloexec) {
-            Ok(number) => {
-                drop(fd);
-                send(kernel, call, Answer::Value(i64::from(number)));
-            }
-            Err(Errno::ESRCH) => (),
-            Err(e) => send(kernel, call, Answer::Error(e)),
-        },
-        Ok(Reply::Descriptor {
-            fd,
-            cloexec,
-            exclusive: false,
-        }) => {
-            match kernel
-                .engine
-                .answer_with_descriptor(call, fd.as_fd(), cloexec)
-            {
+        Ok(Reply::Descriptor { fd, cloexec }) => {
+            match kernel.engine.answer_with_descriptor(call, fd, cloexec) {
                 Ok(_) | Err(Errno::ESRCH) => (),
                 // The caller's table is full (EMFILE), or the like.
                 Err(e) => send(kernel, call, Answer::Error(e)),

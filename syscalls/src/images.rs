@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use duet_vfs::BackingId;
 use duet_vfs::counted::{fstat, linkat, mkdirat, openat, unlinkat};
@@ -66,6 +67,8 @@ pub struct Images {
     copies: Mutex<Copies>,
     /// The start-up stub's file.
     stub: BackingId,
+    /// How many directories have been made.
+    directories: AtomicUsize,
     /// `None` once programs may stand at paths.
     links: Mutex<Option<links::Links>>,
 }
@@ -90,6 +93,7 @@ impl Images {
                 dev: stat.st_dev,
                 ino: stat.st_ino,
             },
+            directories: AtomicUsize::new(0),
             links: Mutex::new(Some(HashMap::new())),
         })
     }
@@ -192,13 +196,13 @@ impl Images {
 
     /// Gives the copy `name` a place below the guest's root.
     fn link(&self, name: &str, path: &[u8]) -> Result<()> {
-        let at = self.directories(path)?;
+        let at = self.make_directories(path)?;
         self.move_to(name, &at)
     }
 
     /// Makes the directories that `path` leads through, and returns where it leads to. As there are no
     /// symbolic links, each `..` leads back to where the component before it came from.
-    fn directories(&self, path: &[u8]) -> Result<Vec<u8>> {
+    fn make_directories(&self, path: &[u8]) -> Result<Vec<u8>> {
         let mut at = ROOT.as_bytes().to_vec();
         let mut components = path
             .split(|&b| b == b'/')
@@ -217,7 +221,10 @@ impl Images {
                 return Ok(at);
             }
             match mkdirat(&self.top, at.as_slice(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => (),
+                Ok(()) => {
+                    self.directories.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(Errno::EEXIST) => (),
                 Err(e) => return Err(e),
             }
         }

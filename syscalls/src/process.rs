@@ -28,8 +28,9 @@ mod status;
 mod table;
 
 pub(crate) use status::children_of;
+pub(crate) use status::user_ticks;
 pub use status::{controlling_terminal, parent_of, tracer_of};
-use status::{innermost_pid, read_proc};
+use status::{innermost_pid, may_execute, read_proc};
 pub use table::ProcessTable;
 
 /// The program a process runs.
@@ -72,7 +73,10 @@ pub struct PendingExec {
     /// State to take on when it does.
     pub state: State,
     /// What the stub is to do.
-    pub launch: crate::handlers::exec::Launch,
+    pub launch: Arc<crate::handlers::exec::Launch>,
+    /// Whether it is known to have succeeded, so that whoever reports is the stub: it is, of one by which the process
+    /// gains something.
+    pub proven: bool,
     /// If the kernel loads the program itself, the copy that it is given, and what the caller held in
     /// its place.
     pub native: Option<Native>,
@@ -109,6 +113,8 @@ pub struct Process {
     state: Mutex<Arc<State>>,
     /// The `execve` under way.
     pub pending_exec: Mutex<Option<PendingExec>>,
+    /// The thread that makes it: there is one at a time, as with `cred_guard_mutex` in the kernel.
+    executing: Mutex<Option<Tid>>,
     /// Whether the kernel does that.
     loads_natively: AtomicBool,
     /// See [`Held`].
@@ -139,15 +145,57 @@ impl Process {
     pub fn guest_pid(&self) -> i32 {
         *self.guest_pid.get_or_init(|| {
             if let Some(namespace) = &self.namespace {
-                return namespace.inner(self.tgid).unwrap_or(0);
+                let inner = namespace.inner(self.tgid);
+                // Else the number may be another's already.
+                return inner.ok().filter(|_| self.exists()).unwrap_or(0);
             }
             let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
             read_proc(&path, |text| innermost_pid(&String::from_utf8_lossy(text))).unwrap_or(0)
         })
     }
 
+    /// Lets `tid` execute a program, unless another thread does: that one is returned.
+    pub(crate) fn begin_exec(&self, tid: Tid) -> std::result::Result<(), Tid> {
+        let mut executing = self.executing.lock();
+        match *executing {
+            Some(other) if other != tid && may_execute(self.tgid, other) => Err(other),
+            _ => {
+                *executing = Some(tid);
+                Ok(())
+            }
+        }
+    }
+
+    /// The `execve` under way has succeeded.
+    pub(crate) fn prove_exec(&self) {
+        if let Some(pending) = &mut *self.pending_exec.lock() {
+            pending.proven = true;
+        }
+    }
+
+    /// Whether a thread is one of it.
+    pub(crate) fn has_thread(&self, tid: Tid) -> bool {
+        std::path::Path::new(&format!("/proc/{}/task/{}", self.tgid, tid.0)).exists()
+    }
+
+    /// `tid` executes nothing any more, or never did.
+    pub(crate) fn end_exec(&self, tid: Tid) {
+        self.executing.lock().take_if(|t| *t == tid);
+    }
+
+    /// An `execve` has succeeded, and its state has been taken on.
+    pub(crate) fn has_executed(&self) {
+        let done = self.pending_exec.lock().take();
+        *self.executing.lock() = None;
+        if let Some(native) = done.and_then(|p| p.native) {
+            self.loads_natively.store(false, Ordering::Release);
+            self.hold(native.held);
+        }
+    }
+
     /// Forgets an `execve` that `tid` has come back from: the kernel has refused it.
     pub fn forget_failed_exec(&self, tid: Tid) {
+        self.end_exec(tid);
         let failed = self.pending_exec.lock().take_if(|p| p.tid == tid);
         let Some(native) = failed.and_then(|p| p.native) else {
             return;
@@ -187,6 +235,7 @@ impl Process {
         }
         if let Some(done) = pending.take() {
             self.loads_natively.store(false, Ordering::Release);
+            *self.executing.lock() = None;
             *self.accelerated.lock() = Accelerated::default();
             *self.state.lock() = Arc::new(done.state);
             self.hold(done.native.and_then(|n| n.held));

@@ -22,15 +22,13 @@ const PATH_MAX: usize = 4096;
 pub enum Reply {
     /// It returns this value.
     Value(i64),
-    /// The caller gets this descriptor, and its number as the result.
+    /// The caller gets this descriptor, and its number as the result. Nobody else holds it when the caller goes on:
+    /// the end of a FIFO, a lock (flock(2)), an event of its close (inotify(7)) may hang on that.
     Descriptor {
         /// The descriptor.
         fd: OwnedFd,
         /// Whether it is closed by `execve`.
         cloexec: bool,
-        /// Whether it matters to others that nobody but the caller holds it (the end of a FIFO): it is
-        /// then handed over in two steps, and let go of before the caller goes on.
-        exclusive: bool,
     },
     /// The kernel runs the call as it stands.
     Run,

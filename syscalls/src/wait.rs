@@ -45,6 +45,16 @@ pub fn install_interrupt() -> Result<()> {
     unsafe { sigaction(Signal::SIGURG, &action) }.map(drop)
 }
 
+/// Sleeps, within a step of [`elsewhere`]: `EINTR` if that is interrupted.
+pub fn pause(time: Duration) -> Result<()> {
+    let time = libc::timespec {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_nsec: time.subsec_nanos().into(),
+    };
+    // SAFETY: a time, and nothing is written.
+    Errno::result(unsafe { libc::nanosleep(&time, std::ptr::null_mut()) }).map(drop)
+}
+
 /// Runs `step` until it ends on another thread, and answers the call there.
 pub fn elsewhere(t: &Task, step: impl Fn(&Task) -> Blocked + Send + 'static) -> Result<Reply> {
     if WAITING.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {

@@ -80,6 +80,20 @@ fn inotify_old_files() {
     assert_same("inotify on old files", &native, &layer);
 }
 
+/// Nobody gets hold of a set-id program between its start and its new credentials. At the top of the tree, for
+/// `/tmp` knows no set-id bits.
+#[test]
+fn set_id_traced() {
+    let Some(program) = guest("execs", Toolchain::Static) else {
+        return skip("set_id_traced", "no C compiler");
+    };
+    for engine in ["seccomp", "ptrace"] {
+        let options = ["--engine", engine, "-u", "0", "-w", "/"];
+        let layer = duet_run(&options, &program, &["traced"], b"");
+        assert_eq!(layer.ok(), "taken over: 0\n");
+    }
+}
+
 /// With messages left to the kernel, those to paths find nobody.
 #[test]
 fn native_sendmsg() {
@@ -176,6 +190,7 @@ guests! {
     perms: "perms" Static root true;
     mknod: "mknod" Static root true;
     mounts: "mounts" Static root true;
+    execs: "execs" Static root true;
     fifo: "fifo" Static;
     fifo_musl: "fifo" Musl;
     unixsock: "unixsock" Static;

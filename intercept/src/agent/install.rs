@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::code::{self, BASE, CHANNEL, DATA, DATA_SIZE, OWNER, Piece, TEXT_SIZE, WIPED_SIZE};
 use super::{Agent, channel, socket};
-use crate::{Errno, Result, Tid, mem};
+use crate::{Errno, Result, Tid, mem, signals};
 
 /// Length of the `syscall` instruction.
 const SYSCALL_LEN: u64 = 2;
@@ -53,8 +53,8 @@ fn errno(e: std::io::Error) -> Errno {
 pub(crate) struct Given {
     /// The channel.
     pub channel: RawFd,
-    /// Its end of the socket.
-    pub socket: RawFd,
+    /// Its end of the socket, if it has one.
+    pub socket: Option<RawFd>,
 }
 
 /// What of an agent a process is given.
@@ -68,7 +68,10 @@ pub(crate) fn given(agent: &Agent) -> [BorrowedFd<'_>; 2] {
 pub(crate) fn install(tid: Tid, agent: &Agent, given: Given, owner: i32) -> Result<()> {
     let mut remote = Remote::new(Pid::from_raw(tid.0))?;
     let mapped = map(&mut remote, tid, agent, given, owner);
-    let closed = remote.close(given.channel).and(remote.close(given.socket));
+    let closed = [Some(given.channel), given.socket]
+        .into_iter()
+        .flatten()
+        .try_for_each(|fd| remote.close(fd));
     mapped.and(closed).and(remote.restore())
 }
 
@@ -97,18 +100,13 @@ fn map(remote: &mut Remote, tid: Tid, agent: &Agent, given: Given, owner: i32) -
     if forked && let Some(inherited) = socket::of_thread(tid) {
         remote.close(inherited)?;
     }
-    let dup = [
-        given.socket as u64,
-        libc::F_DUPFD_CLOEXEC as u64,
-        socket::least_number(tid),
-        0,
-        0,
-        0,
-    ];
-    // Without a number for it, the process has its descriptors come the other way.
-    if let Ok(number) = remote.call(libc::SYS_fcntl, dup) {
-        let pieces = code::socket(number as RawFd, agent.socket.cookie());
-        Memory::of(tid)?.write(&pieces)?;
+    // Without one, the process has its descriptors come the other way.
+    if let (Some(socket), Some(least)) = (given.socket, socket::least_number(tid)) {
+        let dup = [socket as u64, libc::F_DUPFD_CLOEXEC as u64, least, 0, 0, 0];
+        if let Ok(number) = remote.call(libc::SYS_fcntl, dup) {
+            let pieces = code::socket(number as RawFd, agent.socket.cookie());
+            Memory::of(tid)?.write(&pieces)?;
+        }
     }
     mem::write(tid, OWNER, &owner.to_le_bytes())
 }
@@ -127,16 +125,14 @@ impl Remote {
         let mut regs = ptrace::getregs(pid)?;
         // Not in a system call any more: nothing for the kernel to restart.
         regs.orig_rax = u64::MAX;
-        let mut blocked = 0;
-        signal_mask(pid, libc::PTRACE_GETSIGMASK, &mut blocked)?;
-        signal_mask(pid, libc::PTRACE_SETSIGMASK, &mut { u64::MAX })?;
+        let blocked = signals::block(pid)?;
         Ok(Remote { pid, regs, blocked })
     }
 
     /// Leaves the thread as it was.
-    fn restore(mut self) -> Result<()> {
+    fn restore(self) -> Result<()> {
         ptrace::setregs(self.pid, self.regs)?;
-        signal_mask(self.pid, libc::PTRACE_SETSIGMASK, &mut self.blocked)
+        signals::restore(self.pid, self.blocked)
     }
 
     fn call(&mut self, nr: libc::c_long, args: [u64; 6]) -> Result<u64> {
@@ -214,12 +210,4 @@ impl Remote {
         let args = [at, len as u64, advice as u64, 0, 0, 0];
         self.call(libc::SYS_madvise, args).map(drop)
     }
-}
-
-/// Reads or sets the signals that a stopped thread blocks.
-fn signal_mask(pid: Pid, request: libc::c_uint, mask: &mut u64) -> Result<()> {
-    let size = size_of_val(mask);
-    // SAFETY: the mask is as large as said, and these requests touch nothing else.
-    let n = unsafe { libc::ptrace(request, pid.as_raw(), size, mask as *mut u64) };
-    Errno::result(n).map(drop)
 }

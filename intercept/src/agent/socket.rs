@@ -13,10 +13,10 @@ use super::code;
 use crate::observer::send_descriptors;
 use crate::{Errno, Result, Tid, mem};
 
-/// Where the guest's end is put at least, if its limit allows it.
+/// Where the guest's end is put at least.
 const HIGH: u64 = 1000;
 
-/// Numbers below the limit that are left free above the socket.
+/// Numbers that are left free above the socket.
 const ROOM: u64 = 8;
 
 /// Both ends of one agent's socket.
@@ -106,18 +106,16 @@ pub(super) fn of_thread(tid: Tid) -> Option<RawFd> {
     in_process(tid, pidfd.as_fd())
 }
 
-/// The least number for the guest's end, by its limit.
-pub(super) fn least_number(tid: Tid) -> u64 {
+/// The least number for the guest's end. `None` if its limit leaves no room there: it would stand among the numbers
+/// that the guest uses.
+pub(super) fn least_number(tid: Tid) -> Option<u64> {
     let mut limit = libc::rlimit64 {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: nothing is set, and `limit` is ours.
     let n = unsafe { libc::prlimit64(tid.0, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit) };
-    match Errno::result(n) {
-        Ok(_) => HIGH.min(limit.rlim_cur.saturating_sub(ROOM)),
-        Err(_) => HIGH,
-    }
+    (n == 0 && limit.rlim_cur >= HIGH + ROOM).then_some(HIGH)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {

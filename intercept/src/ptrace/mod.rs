@@ -35,7 +35,7 @@ mod remote;
 mod tracer;
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -46,7 +46,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, gettid};
 use parking_lot::{Condvar, Mutex};
 
-use crate::{Answer, Call, Engine, Errno, Observer, Replacement, Result};
+use crate::{Answer, Call, Engine, Errno, Executed, Observer, Replacement, Result};
 use tracer::Tracer;
 
 /// What a filter for this engine answers for intercepted calls.
@@ -305,23 +305,24 @@ impl Engine for Ptrace {
         self.request(move |t| t.inject_pair(&call, fds))
     }
 
-    fn answer_with_descriptor(
-        &self,
-        call: &Call,
-        fd: BorrowedFd<'_>,
-        cloexec: bool,
-    ) -> Result<RawFd> {
-        let (call, fd) = (*call, fd.as_raw_fd());
+    fn answer_with_descriptor(&self, call: &Call, fd: OwnedFd, cloexec: bool) -> Result<RawFd> {
+        let call = *call;
         self.request(move |t| {
-            let number = t.inject(&call, fd, None, cloexec)?;
+            let number = t.inject(&call, fd.as_raw_fd(), None, cloexec)?;
+            drop(fd);
             t.answer(&call, Answer::Value(number.into()))
                 .map(|()| number)
         })
     }
 
-    fn run_instead(&self, call: &Call, replacement: Replacement) -> Result<()> {
+    fn execute_instead(
+        &self,
+        call: &Call,
+        replacement: Replacement,
+        executed: Executed,
+    ) -> Result<()> {
         let call = *call;
-        self.request(move |t| t.run_instead(&call, replacement))
+        self.request(move |t| t.execute_instead(&call, replacement, executed))
     }
 
     fn is_live(&self, call: &Call) -> bool {

@@ -13,7 +13,9 @@ use nix::unistd::Pid;
 use super::hold::{Holds, Runs};
 use super::{Shared, TRACE_DATA};
 use crate::observer::{ERESTARTSYS, ended};
-use crate::{ARCH_X86_64, Answer, Call, Ended, Errno, Observer, Replacement, Result, Tid, mem};
+use crate::{
+    ARCH_X86_64, Answer, Call, Ended, Errno, Executed, Observer, Replacement, Result, Tid, mem,
+};
 
 /// Length of the `syscall` instruction.
 pub(super) const SYSCALL_LEN: u64 = 2;
@@ -48,6 +50,8 @@ pub(super) enum State {
         by: Replacement,
         /// Its registers in its own call.
         saved: Box<user_regs_struct>,
+        /// What is done if it executes a program so.
+        executed: Executed,
     },
 }
 
@@ -417,7 +421,8 @@ impl Tracer {
             let is_replaced = matches!(task.state, State::Replaced { .. });
             is_replaced.then(|| std::mem::replace(&mut task.state, State::Free))
         });
-        if let Some(State::Replaced { call, .. }) = replaced {
+        if let Some(State::Replaced { call, executed, .. }) = replaced {
+            executed();
             let call = Call {
                 tid: Tid(tid),
                 ..call
@@ -545,7 +550,7 @@ impl Tracer {
                 nr: call.nr,
                 args: call.args,
             };
-            return self.replace(called, by);
+            return self.replace(called, by, Box::new(|| ()));
         }
         let how = ended(answer);
         match (how, called.saved) {
@@ -591,12 +596,17 @@ impl Tracer {
         }
     }
 
-    pub(super) fn run_instead(&mut self, call: &Call, by: Replacement) -> Result<()> {
+    pub(super) fn execute_instead(
+        &mut self,
+        call: &Call,
+        by: Replacement,
+        executed: Executed,
+    ) -> Result<()> {
         let called = self.take(call)?;
-        self.replace(called, by)
+        self.replace(called, by, executed)
     }
 
-    fn replace(&mut self, called: Called, by: Replacement) -> Result<()> {
+    fn replace(&mut self, called: Called, by: Replacement, executed: Executed) -> Result<()> {
         let call = called.call;
         let (tid, pid) = (call.tid.0, Pid::from_raw(call.tid.0));
         let saved = match called.saved {
@@ -614,7 +624,12 @@ impl Tracer {
             }
         };
         restore_mask(tid, called.mask)?;
-        let state = State::Replaced { call, by, saved };
+        let state = State::Replaced {
+            call,
+            by,
+            saved,
+            executed,
+        };
         self.set_state(tid, state);
         self.holds.runs(tid, Runs::Call);
         resume(tid, true, 0)?;

@@ -30,8 +30,9 @@ use duet_vfs::walk::{Context, Location, Lookup};
 use duet_vfs::{BackingId, MountFlags, NoCaller, Vfs};
 
 use super::stat::{Target, target};
-use crate::process::{PendingExec, Program, State, tracer_of};
+use crate::process::{PendingExec, Program, State, tracer_of, user_ticks};
 use crate::task::{Reply, Task};
+use crate::wait::{self, Blocked};
 
 mod traced;
 
@@ -224,7 +225,7 @@ pub fn prepare(
         keep_caps: false,
         ..state.clone()
     };
-    let launch = Launch {
+    let launch = Arc::new(Launch {
         program: file.into(),
         interpreter: interpreter.map(|(f, _)| f.into()),
         names,
@@ -232,11 +233,12 @@ pub fn prepare(
         execfn: path.to_vec(),
         argv_prefix,
         ids,
-    };
+    });
     Ok(PendingExec {
         tid: Tid(0),
         state,
         launch,
+        proven: false,
         native: None,
     })
 }
@@ -347,7 +349,11 @@ pub(super) fn execve(t: &Task) -> Result<Reply> {
 }
 
 pub(super) fn execveat(t: &Task) -> Result<Reply> {
+    /// Only asks whether it might be executed (Linux 6.14).
+    const AT_EXECVE_CHECK: i32 = 0x10000;
     let (dirfd, flags) = (t.int(0), t.int(4));
+    let only_asks = flags & AT_EXECVE_CHECK != 0;
+    let flags = flags & !AT_EXECVE_CHECK;
     if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -363,6 +369,9 @@ pub(super) fn execveat(t: &Task) -> Result<Reply> {
     } else {
         [format!("/dev/fd/{dirfd}/").as_bytes(), &path].concat()
     };
+    if only_asks {
+        return open_program(&t.kernel.vfs, &t.cx(), &location).map(|_| Reply::DONE);
+    }
     let empty = t.arg(1).wrapping_add(path.len() as u64);
     if name.starts_with(b"/dev/fd/") && closes_on_exec(t, dirfd) && is_script(t, &location)? {
         // The interpreter could not open it by that name (execveat(2)).
@@ -389,6 +398,58 @@ fn closes_on_exec(t: &Task, fd: i32) -> bool {
 
 /// Step 2. `pointers` are guest addresses of an empty string, `argv` and `envp`.
 fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Result<Reply> {
+    match t.process.begin_exec(t.call.tid) {
+        Ok(()) => begin(t, path, location, pointers),
+        Err(other) => {
+            let path = path.to_vec();
+            wait::elsewhere(t, move |t| {
+                after(t, other, || begin(t, &path, location.clone(), pointers))
+            })
+        }
+    }
+}
+
+/// Does `execute` once the thread `other` of the process, which executes a program, has failed to. If it has not,
+/// the caller is gone.
+fn after(t: &Task, other: Tid, execute: impl Fn() -> Result<Reply>) -> Blocked {
+    const PAUSE: Duration = Duration::from_millis(1);
+    // Who spends time in its program is back there, whether that makes calls or not.
+    const TICKS: u64 = 2;
+    let ticks = user_ticks(other);
+    while t.process.begin_exec(t.call.tid).is_err() {
+        if user_ticks(other) > ticks.map(|n| n + TICKS) {
+            t.process.forget_failed_exec(other);
+        } else if wait::pause(PAUSE).is_err() {
+            return Blocked::Interrupted;
+        }
+    }
+    // It is gone if it has executed one, and the caller with it, of which an engine may hear later.
+    const LATER: u32 = 20;
+    for _ in 0..LATER {
+        if t.process.has_thread(other) || !t.kernel.engine.is_live(&t.call) {
+            break;
+        }
+        if wait::pause(PAUSE).is_err() {
+            return Blocked::Interrupted;
+        }
+    }
+    Blocked::Ended(execute())
+}
+
+/// Step 2, of the only thread of its process that executes a program.
+fn begin(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Result<Reply> {
+    // If another had executed one meanwhile, the caller would be gone: what that left is not to be touched.
+    if !t.kernel.engine.is_live(&t.call) {
+        t.process.end_exec(t.call.tid);
+        return Err(Errno::ESRCH);
+    }
+    run_stub(t, path, location, pointers).inspect_err(|_| {
+        // Nothing of it is left.
+        t.process.forget_failed_exec(t.call.tid);
+    })
+}
+
+fn run_stub(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Result<Reply> {
     if is_traced(t) {
         return traced::start(t, path, location);
     }
@@ -398,7 +459,6 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
     let kernel = &t.kernel;
     // Who comes to trace it meanwhile is found below; who reads its memory, by nothing else.
     if gains && !kernel.lookers.are_done(t.process.serial(), LOOK) {
-        t.process.forget_failed_exec(t.call.tid);
         return Err(Errno::EAGAIN);
     }
     // The kernel finds the stub where it looks for the program, unless it looks in a directory of the caller's.
@@ -420,7 +480,12 @@ fn start(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Resul
             kernel.exec_cookie,
         ],
     };
-    match kernel.engine.run_instead(&t.call, replacement) {
+    let process = t.process.clone();
+    let executed = Box::new(move || process.prove_exec());
+    match kernel
+        .engine
+        .execute_instead(&t.call, replacement, executed)
+    {
         Ok(()) | Err(Errno::ESRCH) => Ok(Reply::Deferred),
         // It has a tracer that came just now, or is none of the sandbox's.
         Err(Errno::EPERM) if kernel.engine.leaves_tracing() => traced::start(t, path, location),
@@ -495,11 +560,6 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
     if t.arg(5) != STUB_MAGIC || size < BUFFER_SIZE {
         return Err(Errno::ENOSYS);
     }
-    let pending = t.process.pending_exec.lock().take();
-    let pending = match pending {
-        Some(p) => p,
-        None => t.kernel.processes.take_first_launch().ok_or(Errno::EPERM)?,
-    };
     if !runs_stub(t) {
         log::warn!(
             "process {} reports as the stub, but is not",
@@ -507,17 +567,43 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
         );
         return Err(Errno::EPERM);
     }
-    match hand_over(t, &pending.launch, rsp, buffer, size) {
+    // It stays where it is until the process has taken its state on: who wants to look into the process is told by
+    // it.
+    let pending = {
+        let pending = t.process.pending_exec.lock();
+        pending
+            .as_ref()
+            .map(|p| (p.state.clone(), p.launch.clone(), p.proven))
+    };
+    let first = || t.kernel.processes.take_first_launch();
+    let (mut state, launch, proven) = match pending {
+        Some(pending) => pending,
+        None => first()
+            .map(|p| (p.state, p.launch, true))
+            .ok_or(Errno::EPERM)?,
+    };
+    // What is no proof: each program stands on the stub's file in the kernel's eyes, and any of its threads may make
+    // this call while another executes one, or after that has failed.
+    let gains = gains(&t.state.creds, &state.creds);
+    let handed_over = match gains && (!proven || is_looked_into(t)) {
+        true => Err(Errno::EPERM),
+        false => hand_over(t, &launch, rsp, buffer, size),
+    };
+    match handed_over {
         Ok((count, auxv)) => {
             t.kernel.started.get_or_init(std::time::Instant::now);
-            let mut state = pending.state;
             if let Some(program) = &mut state.program {
                 program.auxv = Some(auxv);
             }
+            if state.creds != t.state.creds {
+                t.differ();
+            }
             t.kernel.processes.replace_state(&t.process, state);
+            t.process.has_executed();
             Ok(Reply::Value(count))
         }
         Err(e) => {
+            t.process.has_executed();
             // The old program is gone: as Linux does past the point of no return.
             if let Err(e) = t.process.signal(libc::SIGSEGV) {
                 log::debug!("process {}: {e}", t.process.host_pid());
@@ -525,6 +611,14 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
             Err(e)
         }
     }
+}
+
+/// Whether somebody traces the caller, or is about to look into it.
+fn is_looked_into(t: &Task) -> bool {
+    let is_traced = || tracer_of(t.call.tid).is_some();
+    let looks = || !t.kernel.lookers.are_done(t.process.serial(), LOOK);
+    // Else the engine traces it, and nobody else can.
+    t.kernel.engine.leaves_tracing() && (is_traced() || looks())
 }
 
 /// Whether the caller's image really is the stub: what it inherits by `execve` hangs on that.

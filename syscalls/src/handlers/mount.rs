@@ -258,7 +258,8 @@ pub(super) fn umount2(t: &Task) -> Result<Reply> {
 /// Whether a process works, has its root or an open file in the mount.
 fn in_use(t: &Task, mount: &Arc<Mount>) -> bool {
     let here = |l: &Location| Arc::ptr_eq(&l.mount, mount);
-    t.kernel.processes.everyone().iter().any(|process| {
+    let everyone = t.kernel.processes.everyone();
+    everyone.iter().filter(|p| p.is_alive()).any(|process| {
         let state = process.state();
         let runs = state.program.as_ref().is_some_and(|p| here(&p.location));
         runs || here(&state.cwd) || here(&state.root) || {

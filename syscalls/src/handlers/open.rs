@@ -116,22 +116,32 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
     if writes(how.flags) {
         refuse_busy_text(t, &base, path, &how)?;
     }
-    let reply = |fd, exclusive| {
-        Ok(Reply::Descriptor {
-            fd,
-            cloexec,
-            exclusive,
-        })
-    };
+    if t.staged.is_some() {
+        return open_for_agent(t, &base, path, how);
+    }
     match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
-        // The close of a file is an event (inotify(7)): where one may wait for it, it is to be the caller's.
-        // What opening it has done may not be undone by its close, if it has to come the other way.
-        Opened::Device(_) if t.staged.is_some() => Ok(Reply::Deferred),
-        Opened::File(fd) | Opened::Device(fd) => {
-            reply(fd, t.kernel.watches.load(Ordering::Relaxed))
-        }
-        Opened::End(fd) => reply(fd, true),
+        Opened::File(fd) | Opened::Other(fd) => Ok(Reply::Descriptor { fd, cloexec }),
         Opened::Blocking(location, flags) => open_blocking(t, location, flags, cloexec),
+    }
+}
+
+/// An open that an agent has handed over, of a regular file or a directory. All else is to come the other way, and is
+/// not opened before: others may see that, of a FIFO or a terminal, or be told of it (inotify(7)).
+fn open_for_agent(t: &Task, base: &Location, path: &[u8], how: OpenHow) -> Result<Reply> {
+    let mut lookup = how.lookup;
+    lookup.set(Lookup::FOLLOW, how.flags & libc::O_NOFOLLOW == 0);
+    lookup.set(Lookup::DIRECTORY, how.flags & libc::O_DIRECTORY != 0);
+    let location = t.kernel.vfs.resolve(&t.cx(), base, path, lookup)?;
+    let is_plain = matches!(location.kind(), FileType::Regular | FileType::Directory);
+    if t.kernel.watches.load(Ordering::Relaxed) || !is_plain {
+        return Ok(Reply::Deferred);
+    }
+    match t.kernel.vfs.open_location(&t.cx(), &location, how.flags)? {
+        Opened::File(fd) => Ok(Reply::Descriptor {
+            fd,
+            cloexec: how.flags & libc::O_CLOEXEC != 0,
+        }),
+        _ => Ok(Reply::Deferred),
     }
 }
 
@@ -156,17 +166,9 @@ fn refuse_busy_text(t: &Task, base: &Location, path: &[u8], how: &OpenHow) -> Re
 
 /// Opens a FIFO, which waits for its other end, on a thread of its own.
 fn open_blocking(t: &Task, location: Location, flags: i32, cloexec: bool) -> Result<Reply> {
-    if t.staged.is_some() {
-        // Nobody could interrupt it: it is to come the other way.
-        return Ok(Reply::Deferred);
-    }
     wait::elsewhere(t, move |t| {
         match t.kernel.vfs.open_blocking(&t.cx(), &location, flags) {
-            Ok(fd) => Blocked::Ended(Ok(Reply::Descriptor {
-                fd,
-                cloexec,
-                exclusive: true,
-            })),
+            Ok(fd) => Blocked::Ended(Ok(Reply::Descriptor { fd, cloexec })),
             Err(Errno::EINTR) => Blocked::Interrupted,
             Err(e) => Blocked::Ended(Err(e)),
         }

@@ -47,7 +47,9 @@ pub(super) fn sysinfo(t: &Task) -> Result<Reply> {
     // SAFETY: plain integers, read as bytes; the structure was zeroed, so padding is set.
     let bytes: [u8; size_of::<libc::sysinfo>()] = unsafe { std::mem::transmute(info) };
     let mut bytes = bytes.to_vec();
-    let processes = t.kernel.processes.all().len().min(usize::from(u16::MAX)) as u16;
+    let processes = t.kernel.processes.all();
+    let processes = processes.iter().filter(|p| p.is_alive()).count();
+    let processes = processes.min(usize::from(u16::MAX)) as u16;
     bytes.splice(PROCS..PROCS + 2, processes.to_le_bytes());
     t.write(t.arg(0), &bytes)?;
     Ok(Reply::DONE)

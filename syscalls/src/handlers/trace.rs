@@ -136,11 +136,7 @@ pub(super) fn pidfd_getfd(t: &Task) -> Result<Reply> {
     let fd = get_descriptor(&pidfd.fd, t.int(1))?;
     // Nor may it have become another meanwhile.
     check_tid(t, tid)?;
-    Ok(Reply::Descriptor {
-        fd,
-        cloexec: true,
-        exclusive: false,
-    })
+    Ok(Reply::Descriptor { fd, cloexec: true })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! the check and the call, it leads to the stub, or nowhere.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use duet_vfs::counted::{linkat, unlinkat};
@@ -17,6 +18,13 @@ use super::{FileIds, Images, STUB};
 
 /// Most links.
 const MOST: usize = 4096;
+
+/// Longest path, and most directories on it. Looking up what is longer takes as long as attaching.
+const LONGEST: usize = 256;
+const DEEPEST: usize = 32;
+
+/// Most directories that are made, of which none is removed.
+const MOST_DIRECTORIES: usize = 8192;
 
 /// A link that was used within this time is not removed: a call may be on its way to it.
 const IN_USE: Duration = Duration::from_secs(10);
@@ -42,11 +50,18 @@ impl Images {
             link.used = now;
             return Ok(());
         }
+        let deep = path.iter().filter(|&&b| b == b'/').count();
+        if path.len() > LONGEST || deep > DEEPEST {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        if self.directories.load(Ordering::Relaxed) >= MOST_DIRECTORIES {
+            return Err(Errno::ENOSPC);
+        }
         let _owner = FileIds::take(self.ids);
         if links.len() >= MOST {
             self.forget_unused(links, now)?;
         }
-        let at = self.directories(path)?;
+        let at = self.make_directories(path)?;
         match linkat(
             &self.top,
             STUB,

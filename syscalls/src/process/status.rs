@@ -35,14 +35,36 @@ fn number_in_status(tid: Tid, name: &str) -> Option<i32> {
     read_proc(&format!("/proc/{}/status", tid.0), find).ok()?
 }
 
-/// Device number of a thread's controlling terminal, as the host has it; `None` without one.
-pub fn controlling_terminal(tid: Tid) -> Option<u64> {
+/// Whether a thread is in execve(2) or execveat(2), or runs and may be in any call (proc_pid_syscall(5)).
+pub(super) fn may_execute(tgid: i32, tid: Tid) -> bool {
+    const CALLS: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
+    let call = read_proc(&format!("/proc/{tgid}/task/{}/syscall", tid.0), |text| {
+        let text = String::from_utf8_lossy(text);
+        let first = text.split_ascii_whitespace().next().unwrap_or_default();
+        first == "running" || first.parse().is_ok_and(|nr| CALLS.contains(&nr))
+    });
+    call.unwrap_or(false)
+}
+
+/// Clock ticks that a thread has spent in its program; `None` if it is gone.
+pub(crate) fn user_ticks(tid: Tid) -> Option<u64> {
+    // Field 14.
+    field_of_stat(tid, 14)?.parse().ok()
+}
+
+/// Field `number`, counted from 1, of a thread's `stat` (proc_pid_stat(5)), one behind its name.
+fn field_of_stat(tid: Tid, number: usize) -> Option<String> {
     let text = read_file(format!("/proc/{}/stat", tid.0)).ok()?;
-    // The second field is a name in brackets that may hold anything.
+    // The second field is a name in brackets that may hold anything; the first behind it is field 3.
     let close = text.iter().rposition(|&b| b == b')')?;
     let rest = String::from_utf8_lossy(text.get(close + 1..)?);
-    // Field 7, counted from 1; the first here is field 3.
-    let terminal = rest.split_ascii_whitespace().nth(4)?.parse().ok()?;
+    let field = rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?;
+    Some(field.into())
+}
+
+/// Device number of a thread's controlling terminal, as the host has it; `None` without one.
+pub fn controlling_terminal(tid: Tid) -> Option<u64> {
+    let terminal = field_of_stat(tid, 7)?.parse().ok()?;
     Some(terminal).filter(|&t| t != 0)
 }
 

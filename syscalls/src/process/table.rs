@@ -323,6 +323,7 @@ impl ProcessTable {
             namespace: self.namespace.get().cloned(),
             state: Mutex::new(state),
             pending_exec: Mutex::new(None),
+            executing: Mutex::new(None),
             loads_natively: AtomicBool::new(false),
             held: Mutex::default(),
             holds: AtomicBool::new(false),

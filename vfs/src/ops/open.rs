@@ -27,11 +27,8 @@ pub struct OpenHow {
 pub enum Opened {
     /// The descriptor for the guest, of a regular file or a directory, or `O_PATH`.
     File(OwnedFd),
-    /// The same, of a device or whatever else a link of `/proc` leads to.
-    Device(OwnedFd),
-    /// The same, of a FIFO: whoever has its other end sees whether anybody holds it, so the guest is to be
-    /// the only one before it goes on.
-    End(OwnedFd),
+    /// The same, of a device, a FIFO, or whatever else a link of `/proc` leads to.
+    Other(OwnedFd),
     /// Would block (a FIFO without `O_NONBLOCK`): call [`Vfs::open_blocking`] with these on a thread
     /// that may wait.
     Blocking(Location, i32),
@@ -136,9 +133,8 @@ impl Vfs {
         }
         let fd = self.open_inode(cx, loc, flags)?;
         match loc.kind() {
-            FileType::Fifo => Ok(Opened::End(fd)),
             FileType::Regular => Ok(Opened::File(fd)),
-            _ => Ok(Opened::Device(fd)),
+            _ => Ok(Opened::Other(fd)),
         }
     }
 

@@ -23,7 +23,7 @@ fn open(f: &Fixture, path: &str, flags: i32) -> Result<OwnedFd> {
         lookup: Lookup::empty(),
     };
     match f.vfs.open(&f.cx(), &f.root, path.as_bytes(), &how)? {
-        Opened::File(fd) | Opened::Device(fd) | Opened::End(fd) => Ok(fd),
+        Opened::File(fd) | Opened::Other(fd) => Ok(fd),
         Opened::Blocking(..) => Err(Errno::EAGAIN),
     }
 }

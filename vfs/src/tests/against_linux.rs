@@ -160,7 +160,7 @@ fn ours(f: &Fixture, op: &Op) -> std::result::Result<String, Errno> {
                 lookup: Lookup::empty(),
             };
             match vfs.open(&cx, base, p.as_bytes(), &how)? {
-                Opened::File(fd) | Opened::Device(fd) | Opened::End(fd) => {
+                Opened::File(fd) | Opened::Other(fd) => {
                     let a = locate(f, &fd).ok_or(Errno::EIO)?.attr()?;
                     Ok(seen(a.mode, a.nlink.into(), a.uid, a.gid, a.size as i64))
                 }

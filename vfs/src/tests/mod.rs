@@ -102,7 +102,7 @@ impl Fixture {
             .vfs
             .open(&self.cx(), &self.cwd, path.as_bytes(), &how)?
         {
-            Opened::File(fd) | Opened::Device(fd) | Opened::End(fd) => Ok(fd),
+            Opened::File(fd) | Opened::Other(fd) => Ok(fd),
             Opened::Blocking(..) => Err(Errno::EWOULDBLOCK),
         }
     }

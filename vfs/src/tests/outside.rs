@@ -5,7 +5,7 @@ use super::*;
 fn reopen(f: &Fixture, fd: impl AsFd, flags: i32) -> Result<OwnedFd> {
     let place = f.vfs.outside(fd.as_fd().try_clone_to_owned().unwrap())?;
     match f.vfs.open_location(&f.cx(), &place, flags)? {
-        Opened::File(fd) | Opened::Device(fd) | Opened::End(fd) => Ok(fd),
+        Opened::File(fd) | Opened::Other(fd) => Ok(fd),
         Opened::Blocking(place, flags) => f.vfs.open_blocking(&f.cx(), &place, flags),
     }
 }

@@ -98,8 +98,8 @@ impl Server {
         };
         let flags = flags & OPEN_FLAGS | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         match self.with(&creds, |cx| self.vfs.open_location(cx, place, flags))? {
-            Opened::File(fd) | Opened::Device(fd) => Ok(fd),
-            Opened::End(_) | Opened::Blocking(..) => Err(Errno::EINVAL),
+            Opened::File(fd) => Ok(fd),
+            Opened::Other(_) | Opened::Blocking(..) => Err(Errno::EINVAL),
         }
     }
 
