@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use duet_intercept::{Call, mem};
+use duet_intercept::{Call, agent, mem};
 use duet_vfs::account::{self, Place, Step, host};
 use duet_vfs::counted::{fstat, read_text};
 use duet_vfs::inode::{BackingId, Caller};
@@ -220,8 +220,11 @@ impl Task {
         self.descriptor(dirfd)?.location.ok_or(Errno::ENOTDIR)
     }
 
-    /// A copy of the caller's descriptor `fd`: the same open file description.
+    /// A copy of the caller's descriptor `fd`: the same open file description. `EBADF` for one that is Duet's.
     pub fn copy_of(&self, fd: i32) -> Result<OwnedFd> {
+        if fd >= agent::LEAST_DESCRIPTOR && self.process.agent_descriptor() == Some(fd) {
+            return Err(Errno::EBADF);
+        }
         self.process.descriptor(fd, self.call.tid)
     }
 

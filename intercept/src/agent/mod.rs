@@ -26,7 +26,7 @@ use crate::{Call, Errno, Result, Tid, mem};
 use code::{MOST_SITES, SITE_LEN};
 use install::Memory;
 use socket::Socket;
-pub use socket::in_process;
+pub use socket::{LEAST_DESCRIPTOR, in_process};
 
 /// Calls that a guest process makes for its agent, which brings it and then knows its thread and tries memory by
 /// them.

@@ -14,7 +14,7 @@ use crate::observer::send_descriptors;
 use crate::{Errno, Result, Tid, mem};
 
 /// Where the guest's end is put at least.
-const HIGH: u64 = 1000;
+pub const LEAST_DESCRIPTOR: RawFd = 1000;
 
 /// Numbers that are left free above the socket.
 const ROOM: u64 = 8;
@@ -115,7 +115,8 @@ pub(super) fn least_number(tid: Tid) -> Option<u64> {
     };
     // SAFETY: nothing is set, and `limit` is ours.
     let n = unsafe { libc::prlimit64(tid.0, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit) };
-    (n == 0 && limit.rlim_cur >= HIGH + ROOM).then_some(HIGH)
+    let least = LEAST_DESCRIPTOR as u64;
+    (n == 0 && limit.rlim_cur >= least + ROOM).then_some(least)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
