@@ -423,27 +423,27 @@ pub(crate) fn answered(task: &Task, answer: Answer) -> bool {
     }
 }
 
-/// Before a call is answered with a descriptor, which no agent can be brought with: sends its site to the agent that
-/// its process has.
-pub(crate) fn gives_descriptor(task: &Task) {
+/// Before a call is answered with a descriptor: sends its site to the agent that its process has. True if the process
+/// may be brought one, which takes an answer that is a number ([`answered`]).
+pub(crate) fn gives_descriptor(task: &Task) -> bool {
     let (call, process) = (&task.call, &task.process);
-    let Some(agents) = &task.kernel.agents else {
-        return;
+    let agents = match &task.kernel.agents {
+        Some(agents) if !agents.closed.load(Ordering::Relaxed) => agents,
+        _ => return false,
     };
     let Some(roles) = roles(call.nr).filter(|_| call.tid.0 == process.host_pid()) else {
-        return;
+        return false;
     };
     let agent = match &mut *process.accelerated.lock() {
         Accelerated::By(agent) => agent.clone(),
         Accelerated::Calls(n) => {
-            *n = (*n + 1).min(BUSY);
-            return;
+            *n += 1;
+            return *n > BUSY;
         }
-        _ => return,
+        _ => return false,
     };
-    if !agents.closed.load(Ordering::Relaxed) {
-        send_site(agents, task, &agent, roles);
-    }
+    send_site(agents, task, &agent, roles);
+    false
 }
 
 /// Has the site of a call go to the agent of its process, and the lookout look, unless the site cannot.

@@ -1,5 +1,6 @@
 //! From an intercepted call to its handler, and its answer back.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use duet_intercept::{ARCH_X86_64, Answer, Call};
@@ -97,15 +98,23 @@ pub fn finish(task: &Task, result: Result<Reply>) {
     {
         return;
     }
-    if matches!(result, Ok(Reply::Descriptor { .. })) {
-        agents::gives_descriptor(task);
-    }
     match result {
         Ok(Reply::Value(v)) => send(kernel, call, Answer::Value(v)),
         Ok(Reply::Run) => send(kernel, call, Answer::Run),
         Ok(Reply::Interrupt) => send(kernel, call, Answer::Interrupt),
         Ok(Reply::Deferred) => (),
         Err(e) => send(kernel, call, Answer::Error(e)),
+        Ok(Reply::Descriptor { fd, cloexec }) if agents::gives_descriptor(task) => {
+            let number = kernel.engine.inject(call, fd.as_fd(), None, cloexec);
+            drop(fd);
+            let answer = match number {
+                Ok(number) => Answer::Value(number.into()),
+                Err(e) => Answer::Error(e),
+            };
+            if !agents::answered(task, answer) {
+                send(kernel, call, answer);
+            }
+        }
         Ok(Reply::Descriptor { fd, cloexec }) => {
             match kernel.engine.answer_with_descriptor(call, fd, cloexec) {
                 Ok(_) | Err(Errno::ESRCH) => (),
