@@ -3,7 +3,7 @@
 //! Every address and length comes from the guest. A fault is `EFAULT`, as the kernel gives for it.
 //!
 //! Who shows calls reads what its handler reads too, and what that has written. So while one call of a waiting
-//! thread is served ([`attend`] to [`forget`]), the serving thread remembers the last pieces that it has read or
+//! thread is served (`attend` to `forget`), the serving thread remembers the last pieces that it has read or
 //! written: to read them again would tell no more of the call than the first time did.
 
 use std::cell::RefCell;

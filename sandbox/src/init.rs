@@ -421,7 +421,7 @@ fn default_signals() -> nix::Result<()> {
 
 /// Where the first guest process has the stub and its channel to the supervisor, until it execs.
 const STUB_FD: RawFd = 512;
-/// See [`STUB_FD`].
+/// See `STUB_FD`.
 pub const CHANNEL_FD: RawFd = 513;
 
 /// Closes everything but standard input, output, error and these two, which are closed by exec.

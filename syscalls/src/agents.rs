@@ -1,7 +1,7 @@
 //! Calls that come from agents in the guests ([`duet_intercept::agent`]): which processes get one, and who
 //! looks for what they ask.
 //!
-//! A process whose first thread keeps making calls of the kind that an agent can hand over ([`roles`]) gets one
+//! A process whose first thread keeps making calls of the kind that an agent can hand over (`roles`) gets one
 //! while it is the only thread. A thread of the supervisor, the *lookout*, answers what agents ask. It
 //! looks without a pause, which costs a processor, so it does so only while calls keep coming: it is woken by
 //! a call that an agent has not handed over, stops a moment after the last call, and is woken the less

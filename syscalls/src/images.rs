@@ -1,4 +1,4 @@
-//! What the kernel finds when it looks up the path of a program itself: the start-up stub ([`links`]), or,
+//! What the kernel finds when it looks up the path of a program itself: the start-up stub (`links`), or,
 //! for threads that somebody traces, the program.
 //!
 //! Whom a tracer has stopped at the end of an `execve` must be in its new program already, with all of

@@ -1,7 +1,7 @@
 //! The system-call interface: one table of all calls ([`table`]), and the handlers that serve the
 //! emulated ones.
 //!
-//! A call comes from an engine (`duet-intercept`) to [`dispatch::serve`], which looks up its row and
+//! A call comes from an engine (`duet-intercept`) to `dispatch`, which looks up its row and
 //! its handler; the handler reads its arguments from guest memory once, lets `duet-vfs` do the work,
 //! and answers. [`process`] keeps what is virtual of a process.
 //!

@@ -10,7 +10,7 @@
 //! A file is watched by having its directory shadowed. Files of an overlay's lower trees are copied up
 //! when their directory is watched, as long as the [`Budget`] lasts.
 //!
-//! Nobody tells of the end of a watch. With [`MAX_SHADOWS`] of them, those go that no descriptor of a guest
+//! Nobody tells of the end of a watch. With `MAX_SHADOWS` of them, those go that no descriptor of a guest
 //! watches any more, [`Vfs::forget_unwatched`].
 //!
 //! Not told: reading a directory, and reading files of a lower tree beyond the budget.

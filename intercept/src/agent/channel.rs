@@ -1,8 +1,8 @@
 //! The memory that an agent and the supervisor share, and its protocol.
 //!
-//! The agent writes a call and sets the state to [`ASKED`]; the supervisor takes it ([`TAKEN`]) and
-//! answers ([`DONE`]) or declines ([`DECLINED`]), upon which the agent makes the call itself. A descriptor is
-//! sent over a socket, with a tag that the answer ([`PASSED`]) names; [`LOST`] declines that for good. A call that nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
+//! The agent writes a call and sets the state to `ASKED`; the supervisor takes it (`TAKEN`) and
+//! answers (`DONE`) or declines (`DECLINED`), upon which the agent makes the call itself. A descriptor is
+//! sent over a socket, with a tag that the answer (`PASSED`) names; `LOST` declines that for good. A call that nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
 //! it is trusted.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

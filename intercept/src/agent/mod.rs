@@ -6,8 +6,8 @@
 //! is made as ever, and all is right without it. It is the guest's own, so nothing is trusted of it or of
 //! what it writes; what it can do is what its process can do by calls.
 //!
-//! [`code`] tells where it lies and why it is right, [`channel`] how it speaks, [`socket`] how it gets descriptors,
-//! [`install`] how it comes into a process.
+//! [`code`] tells where it lies and why it is right, [`channel`] how it speaks, `socket` how it gets descriptors,
+//! `install` how it comes into a process.
 
 pub mod channel;
 pub mod code;
