@@ -160,8 +160,12 @@ fn network_tools() {
     let Some(program) = busybox("network_tools") else {
         return;
     };
-    let text = "(nc -l -p 7777 127.0.0.1 > got &); sleep 1; echo over the wire | nc -w 1 127.0.0.1 7777; sleep 0.2; cat got
-                mkdir www; echo page > www/index.html; httpd -p 127.0.0.1:8080 -h www; sleep 0.2; wget -q -O - http://127.0.0.1:8080/index.html; ifconfig lo | grep -c LOOPBACK; hostname -i 2>/dev/null | wc -l";
+    // A server that is not there yet is asked again.
+    let text = "again() { n=0; until \"$@\" 2>/dev/null; do n=$((n+1)); [ $n -lt 100 ] || break; sleep 0.1; done; }
+                send() { echo over the wire | nc -w 1 127.0.0.1 7777; }
+                nc -l -p 7777 127.0.0.1 > got & again send; wait; cat got
+                mkdir www; echo page > www/index.html; httpd -p 127.0.0.1:8080 -h www; again wget -q -O page http://127.0.0.1:8080/index.html; cat page
+                ifconfig lo | grep -c LOOPBACK; hostname -i 2>/dev/null | wc -l";
     let out = layer(&program, text);
     assert!(
         out.stdout.starts_with("over the wire\npage\n1\n"),
