@@ -98,11 +98,6 @@ impl Images {
         })
     }
 
-    /// The start-up stub's file.
-    pub fn stub(&self) -> BackingId {
-        self.stub
-    }
-
     /// The user and group that guests are on the host.
     pub fn ids(&self) -> (u32, u32) {
         self.ids

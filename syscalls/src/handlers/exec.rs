@@ -560,13 +560,6 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
     if t.arg(5) != STUB_MAGIC || size < BUFFER_SIZE {
         return Err(Errno::ENOSYS);
     }
-    if !runs_stub(t) {
-        log::warn!(
-            "process {} reports as the stub, but is not",
-            t.process.host_pid()
-        );
-        return Err(Errno::EPERM);
-    }
     // It stays where it is until the process has taken its state on: who wants to look into the process is told by
     // it.
     let pending = {
@@ -582,8 +575,8 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
             .map(|p| (p.state, p.launch, true))
             .ok_or(Errno::EPERM)?,
     };
-    // What is no proof: each program stands on the stub's file in the kernel's eyes, and any of its threads may make
-    // this call while another executes one, or after that has failed.
+    // Any thread may make this call while another executes a program, or after that has failed, and which file it
+    // executes is no proof: all that were started by the stub still do in the kernel's eyes.
     let gains = gains(&t.state.creds, &state.creds);
     let handed_over = match gains && (!proven || is_looked_into(t)) {
         true => Err(Errno::EPERM),
@@ -619,20 +612,6 @@ fn is_looked_into(t: &Task) -> bool {
     let looks = || !t.kernel.lookers.are_done(t.process.serial(), LOOK);
     // Else the engine traces it, and nobody else can.
     t.kernel.engine.leaves_tracing() && (is_traced() || looks())
-}
-
-/// Whether the caller's image really is the stub: what it inherits by `execve` hangs on that.
-fn runs_stub(t: &Task) -> bool {
-    let exe = host("stat", || {
-        nix::sys::stat::stat(format!("/proc/{}/exe", t.call.tid.0).as_str())
-    });
-    exe.is_ok_and(|exe| {
-        let exe = BackingId {
-            dev: exe.st_dev,
-            ino: exe.st_ino,
-        };
-        exe == t.kernel.images.stub() || exe == t.kernel.stub_id
-    })
 }
 
 /// Returns the number of records, and the auxiliary vector.
