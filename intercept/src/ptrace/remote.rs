@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::hold::Runs;
 use super::tracer::{self, Called, Socket, State, Stop, Tracer};
 use crate::observer::send_descriptors;
-use crate::{ARCH_X86_64, Call, Errno, Replacement, Result, Tid, mem};
+use crate::{ARCH_X86_64, Call, Errno, Replacement, Result, Tid, mem, signals};
 
 const PAGE: u64 = 4096;
 
@@ -293,7 +293,7 @@ impl Tracer {
             Some(saved) => {
                 ptrace::setregs(pid, tracer::again(saved, by))?;
                 if called.mask.is_none() {
-                    called.mask = Some(tracer::block_all(tid)?);
+                    called.mask = Some(signals::block(pid)?);
                 }
             }
         }

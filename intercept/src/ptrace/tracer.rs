@@ -15,6 +15,7 @@ use super::{Shared, TRACE_DATA};
 use crate::observer::{ERESTARTSYS, ended};
 use crate::{
     ARCH_X86_64, Answer, Call, Ended, Errno, Executed, Observer, Replacement, Result, Tid, mem,
+    signals,
 };
 
 /// Length of the `syscall` instruction.
@@ -673,29 +674,8 @@ fn stop_if(tid: i32, later: bool) -> Result<()> {
     }
 }
 
-/// Size of the kernel's `sigset_t`.
-const SIGSET_SIZE: usize = 8;
-
-/// Replaces a stopped thread's signal mask; returns the old one.
-pub(super) fn block_all(tid: i32) -> Result<u64> {
-    let mut old = 0u64;
-    let size = SIGSET_SIZE as *mut libc::c_void;
-    // SAFETY: eight bytes of ours for the mask.
-    let n = unsafe { libc::ptrace(libc::PTRACE_GETSIGMASK, tid, size, &raw mut old) };
-    Errno::result(n)?;
-    set_mask(tid, u64::MAX)?;
-    Ok(old)
-}
-
-fn set_mask(tid: i32, mask: u64) -> Result<()> {
-    let size = SIGSET_SIZE as *mut libc::c_void;
-    // SAFETY: eight bytes, which the kernel reads.
-    let n = unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, tid, size, &raw const mask) };
-    Errno::result(n).map(drop)
-}
-
 fn restore_mask(tid: i32, mask: Option<u64>) -> Result<()> {
-    mask.map_or(Ok(()), |mask| set_mask(tid, mask))
+    mask.map_or(Ok(()), |mask| signals::restore(Pid::from_raw(tid), mask))
 }
 
 /// Ends a process that does not do what it was made to.
