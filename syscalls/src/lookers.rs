@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use duet_intercept::Tid;
-use duet_vfs::counted::read_text;
 use parking_lot::Mutex;
+
+use crate::process::may_be_in;
 
 /// Entries at which those of threads that look no more are left out.
 const MANY: usize = 1024;
@@ -55,18 +56,14 @@ impl Lookers {
     }
 }
 
-/// Whether a thread is in one of the calls, or runs and may be in any (proc_pid_syscall(5)).
+/// Whether a thread may be in one of the calls.
 fn may_look(tid: i32) -> bool {
-    const CALLS: [i64; 3] = [
+    const CALLS: [libc::c_long; 3] = [
         libc::SYS_ptrace,
         libc::SYS_process_vm_readv,
         libc::SYS_process_vm_writev,
     ];
-    let Ok(text) = read_text(format!("/proc/{tid}/syscall")) else {
-        return false;
-    };
-    let first = text.split_ascii_whitespace().next().unwrap_or_default();
-    first == "running" || first.parse().is_ok_and(|nr| CALLS.contains(&nr))
+    may_be_in(&format!("/proc/{tid}"), &CALLS)
 }
 
 #[cfg(test)]

@@ -28,9 +28,9 @@ mod status;
 mod table;
 
 pub(crate) use status::children_of;
-pub(crate) use status::user_ticks;
 pub use status::{controlling_terminal, parent_of, tracer_of};
-use status::{innermost_pid, may_execute, read_proc};
+use status::{innermost_pid, read_proc};
+pub(crate) use status::{may_be_in, user_ticks};
 pub use table::ProcessTable;
 
 /// The program a process runs.
@@ -158,7 +158,7 @@ impl Process {
     pub(crate) fn begin_exec(&self, tid: Tid) -> std::result::Result<(), Tid> {
         let mut executing = self.executing.lock();
         match *executing {
-            Some(other) if other != tid && may_execute(self.tgid, other) => Err(other),
+            Some(other) if other != tid && self.may_execute(other) => Err(other),
             _ => {
                 *executing = Some(tid);
                 Ok(())
@@ -176,6 +176,11 @@ impl Process {
     /// Whether a thread is one of it.
     pub(crate) fn has_thread(&self, tid: Tid) -> bool {
         std::path::Path::new(&format!("/proc/{}/task/{}", self.tgid, tid.0)).exists()
+    }
+
+    fn may_execute(&self, tid: Tid) -> bool {
+        let thread = format!("/proc/{}/task/{}", self.tgid, tid.0);
+        may_be_in(&thread, &[libc::SYS_execve, libc::SYS_execveat])
     }
 
     /// `tid` executes nothing any more, or never did.

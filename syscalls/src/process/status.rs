@@ -35,13 +35,13 @@ fn number_in_status(tid: Tid, name: &str) -> Option<i32> {
     read_proc(&format!("/proc/{}/status", tid.0), find).ok()?
 }
 
-/// Whether a thread is in execve(2) or execveat(2), or runs and may be in any call (proc_pid_syscall(5)).
-pub(super) fn may_execute(tgid: i32, tid: Tid) -> bool {
-    const CALLS: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
-    let call = read_proc(&format!("/proc/{tgid}/task/{}/syscall", tid.0), |text| {
+/// Whether a thread, given by its directory in `/proc`, is in one of these calls, or runs and may be in any
+/// (proc_pid_syscall(5)).
+pub(crate) fn may_be_in(thread: &str, calls: &[libc::c_long]) -> bool {
+    let call = read_proc(&format!("{thread}/syscall"), |text| {
         let text = String::from_utf8_lossy(text);
         let first = text.split_ascii_whitespace().next().unwrap_or_default();
-        first == "running" || first.parse().is_ok_and(|nr| CALLS.contains(&nr))
+        first == "running" || first.parse().is_ok_and(|nr| calls.contains(&nr))
     });
     call.unwrap_or(false)
 }
