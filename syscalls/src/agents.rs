@@ -7,6 +7,10 @@
 //! a call that an agent has not handed over, stops a moment after the last call, and is woken the less
 //! the less it had to do.
 //!
+//! A call that changes something is made once: what says that a call comes the other way is said before anything has
+//! been done ([`channel`] has the protocol). Where the descriptor of a file that has been made cannot be sent, the
+//! process is owed it, and gets it as the answer to the same call as a notification.
+//!
 //! Not for every process: one that is traced, or has a filter of its own (seccomp(2)), has its calls
 //! seen by somebody else, and an agent would hide them.
 
@@ -18,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use duet_intercept::agent::{Agent, Request, Roles, Site, channel, comes_from_site};
+use duet_intercept::agent::{Agent, Other, Request, Roles, Site, channel, comes_from_site};
 use duet_intercept::{ARCH_X86_64, Answer, Call, Tid};
 use parking_lot::{Condvar, Mutex};
 
@@ -41,38 +45,113 @@ const WORTH_IT: u64 = 4;
 /// How often it is not woken, at most, after it was not worth it.
 const MOST_SKIPPED: u32 = 256;
 
-/// What an agent can hand over: calls of which one argument at most is a path, and one at most points to
-/// where a result goes. They do not change the tree: a signal handler may jump out of a
-/// call that the lookout is yet to take.
-const HANDED_OVER: &[(&str, Option<u8>, Option<u8>)] = &[
-    ("stat", Some(0), Some(1)),
-    ("lstat", Some(0), Some(1)),
-    ("fstat", None, Some(1)),
-    ("newfstatat", Some(1), Some(2)),
-    ("statx", Some(1), Some(4)),
-    ("access", Some(0), None),
-    ("faccessat", Some(1), None),
-    ("faccessat2", Some(1), None),
-    ("readlink", Some(0), Some(1)),
-    ("readlinkat", Some(1), Some(2)),
-    ("getdents64", None, Some(1)),
-    ("getcwd", None, Some(0)),
-    ("uname", None, Some(0)),
-    ("getuid", None, None),
-    ("geteuid", None, None),
-    ("getgid", None, None),
-    ("getegid", None, None),
-    ("open", Some(0), None),
-    ("openat", Some(1), None),
+/// A call that an agent can hand over: which argument is what to it.
+struct HandedOver {
+    name: &'static str,
+    roles: Roles,
+}
+
+/// A call that changes nothing: it may be made twice.
+const fn looks(name: &'static str, path: Option<u8>, out: Option<u8>) -> HandedOver {
+    let roles = Roles {
+        path,
+        out,
+        other: None,
+        descriptor: false,
+        changes: false,
+    };
+    HandedOver { name, roles }
+}
+
+/// A call that changes something.
+const fn changes(name: &'static str, path: Option<u8>, other: Option<(u8, Other)>) -> HandedOver {
+    let roles = Roles {
+        path,
+        out: None,
+        other,
+        descriptor: false,
+        changes: true,
+    };
+    HandedOver { name, roles }
+}
+
+/// A call that gives a descriptor; without flags, it makes or cuts a file.
+const fn opens(name: &'static str, path: u8, flags: Option<u8>) -> HandedOver {
+    let (other, changes) = match flags {
+        Some(arg) => (Some((arg, Other::Flags)), false),
+        None => (None, true),
+    };
+    let roles = Roles {
+        path: Some(path),
+        out: None,
+        other,
+        descriptor: true,
+        changes,
+    };
+    HandedOver { name, roles }
+}
+
+/// What an agent can hand over. An answer that is neither a number nor a descriptor is given before anything has
+/// been changed.
+const HANDED_OVER: &[HandedOver] = &[
+    looks("stat", Some(0), Some(1)),
+    looks("lstat", Some(0), Some(1)),
+    looks("fstat", None, Some(1)),
+    looks("newfstatat", Some(1), Some(2)),
+    looks("statx", Some(1), Some(4)),
+    looks("statfs", Some(0), Some(1)),
+    looks("fstatfs", None, Some(1)),
+    looks("access", Some(0), None),
+    looks("faccessat", Some(1), None),
+    looks("faccessat2", Some(1), None),
+    looks("readlink", Some(0), Some(1)),
+    looks("readlinkat", Some(1), Some(2)),
+    looks("getdents64", None, Some(1)),
+    looks("getcwd", None, Some(0)),
+    looks("uname", None, Some(0)),
+    looks("getuid", None, None),
+    looks("geteuid", None, None),
+    looks("getgid", None, None),
+    looks("getegid", None, None),
+    opens("open", 0, Some(1)),
+    opens("openat", 1, Some(2)),
+    opens("creat", 0, None),
+    changes("mkdir", Some(0), None),
+    changes("mkdirat", Some(1), None),
+    changes("rmdir", Some(0), None),
+    changes("unlink", Some(0), None),
+    changes("unlinkat", Some(1), None),
+    changes("rename", Some(0), Some((1, Other::String))),
+    changes("renameat", Some(1), Some((3, Other::String))),
+    changes("renameat2", Some(1), Some((3, Other::String))),
+    changes("link", Some(0), Some((1, Other::String))),
+    changes("linkat", Some(1), Some((3, Other::String))),
+    changes("symlink", Some(0), Some((1, Other::String))),
+    changes("symlinkat", Some(0), Some((2, Other::String))),
+    changes("mknod", Some(0), None),
+    changes("mknodat", Some(1), None),
+    changes("chmod", Some(0), None),
+    changes("fchmod", None, None),
+    changes("fchmodat", Some(1), None),
+    changes("chown", Some(0), None),
+    changes("lchown", Some(0), None),
+    changes("fchown", None, None),
+    changes("fchownat", Some(1), None),
+    changes("utimes", Some(0), Some((1, Other::Times))),
+    changes("utimensat", Some(1), Some((2, Other::Times))),
+    changes("truncate", Some(0), None),
+    changes("chdir", Some(0), None),
+    changes("fchdir", None, None),
+    changes("umask", None, None),
 ];
 
-/// Those of them that give a descriptor, and which argument has their flags.
-const OPENS: &[(libc::c_long, usize)] = &[(libc::SYS_open, 1), (libc::SYS_openat, 2)];
-
-/// Which argument of a call has the flags of a file that it opens; `None` if it opens none.
-fn open_flags(nr: u32) -> Option<usize> {
-    let found = OPENS.iter().find(|(n, _)| *n == i64::from(nr));
-    found.map(|&(_, arg)| arg)
+/// The flags of a file that a call opens; `None` if it opens none.
+fn open_flags(roles: Roles, args: &[u64; 6]) -> Option<i32> {
+    let flags = match roles.other {
+        Some((arg, Other::Flags)) => args.get(usize::from(arg)).map(|&a| a as i32),
+        _ => Some(libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC),
+    };
+    flags.filter(|_| roles.descriptor)
 }
 
 /// The roles of a call's arguments; `None` if agents do not hand it over.
@@ -80,15 +159,10 @@ fn roles(nr: u32) -> Option<Roles> {
     static BY_NUMBER: OnceLock<Vec<Option<Roles>>> = OnceLock::new();
     let by_number = BY_NUMBER.get_or_init(|| {
         let mut all = vec![None; 512];
-        for &(name, path, out) in HANDED_OVER {
-            let row = table::by_name(name);
+        for call in HANDED_OVER {
+            let row = table::by_name(call.name);
             if let Some(slot) = row.and_then(|r| all.get_mut(r.nr as usize)) {
-                let descriptor = row.is_some_and(|r| open_flags(r.nr).is_some());
-                *slot = Some(Roles {
-                    path,
-                    out,
-                    descriptor,
-                });
+                *slot = Some(call.roles);
             }
         }
         all
@@ -118,10 +192,25 @@ impl Default for Accelerated {
 enum Served {
     /// Its result, and what goes to the caller's memory.
     Value(i64, Vec<u8>),
-    /// The caller gets this descriptor, which `execve` closes or not.
-    Descriptor(OwnedFd, bool),
+    /// The caller gets this descriptor, which `execve` closes or not; if that has changed something, it is owed it.
+    Descriptor(OwnedFd, bool, Option<Debt>),
     /// Not at all, as all that give a descriptor from now on.
     Alone,
+}
+
+/// A call that has been made, and whose descriptor its caller does not have.
+struct Debt {
+    nr: u32,
+    args: [u64; 6],
+    /// [`Process::executions`] then.
+    executions: u64,
+}
+
+/// What a process gets when it makes a call again that its agent has handed over.
+pub(crate) struct Owed {
+    debt: Debt,
+    fd: OwnedFd,
+    cloexec: bool,
 }
 
 /// A process, and its agent.
@@ -287,15 +376,24 @@ fn answer(kernel: &Arc<Kernel>, process: &Arc<Process>, agent: &Arc<Agent>, requ
     let serve = AssertUnwindSafe(|| serve(kernel, process, agent, request));
     match catch_unwind(serve) {
         Ok(Some(Served::Value(result, out))) => channel.answer(result, &out),
-        Ok(Some(Served::Descriptor(fd, cloexec))) => {
+        Ok(Some(Served::Descriptor(fd, cloexec, debt))) => {
             let differences = kernel.processes.differences();
             let sent = agent.send(&fd, *differences);
             drop(differences);
-            // The caller is to hold it alone when it goes on (flock(2)).
-            drop(fd);
-            match sent {
-                Some(tag) => channel.pass(tag, cloexec),
-                None => channel.decline(),
+            match (sent, debt) {
+                (Some(tag), _) => {
+                    // The caller is to hold it alone when it goes on (flock(2)).
+                    drop(fd);
+                    channel.pass(tag, cloexec);
+                }
+                (None, Some(debt)) => {
+                    *process.owed.lock() = Some(Owed { debt, fd, cloexec });
+                    channel.owe();
+                }
+                (None, None) => {
+                    drop(fd);
+                    channel.decline();
+                }
             }
         }
         Ok(Some(Served::Alone)) => channel.give_up_socket(),
@@ -316,6 +414,7 @@ fn serve(
 ) -> Option<Served> {
     // In this order: with another program, which may have other privileges, it has another agent or none. Others
     // may share the memory that this one speaks by, and speak on.
+    let executions = process.executions();
     let state = process.state();
     if !has(process, agent) {
         return None;
@@ -329,20 +428,37 @@ fn serve(
     if table::verdict(ARCH_X86_64, r.nr, &r.args) != Verdict::Emulated {
         return None;
     }
-    if open_flags(r.nr).is_some() {
+    let mut changes = roles.changes;
+    if let Some(flags) = open_flags(roles, &r.args) {
         // Which number a descriptor gets, only the caller knows: who watches is to hear of it.
         let is_watched = kernel.engine.watches_agents();
         if is_watched || !agent.passes(*kernel.processes.differences()) {
             return Some(Served::Alone);
         }
+        if flags & libc::O_TMPFILE & !libc::O_DIRECTORY != 0 {
+            return None;
+        }
+        changes |= flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
     }
-    const CHANGES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
-    if open_flags(r.nr).is_some_and(|arg| size(arg) as i32 & CHANGES != 0) {
+    // Whoever waits for its end is not to see it change anything after that.
+    if changes && !process.is_alive() {
         return None;
     }
+    let debt = changes.then_some(Debt {
+        nr: r.nr,
+        args: r.args,
+        executions,
+    });
     let handler = handlers::of(r.nr)?;
     let at = roles.out.and_then(|i| r.args.get(usize::from(i)).copied());
     let path = roles.path.map(|i| (usize::from(i), r.path));
+    let (mut other, mut times) = (None, None);
+    match roles.other {
+        Some((i, Other::String)) => other = Some((i.into(), agent.channel().other_string())),
+        Some((i, Other::Times)) => times = Some((i.into(), agent.channel().times().to_vec())),
+        Some((_, Other::Flags)) | None => (),
+    }
+    let staged = Staged::new([path, other], times, at, channel::OUT_ROOM);
     let call = Call {
         id: NUMBERED_HERE | NEXT.fetch_add(1, Ordering::Relaxed),
         tid: Tid(process.host_pid()),
@@ -356,7 +472,7 @@ fn serve(
         process: process.clone(),
         state,
         call,
-        staged: Some(Arc::new(Staged::new(path, at, channel::OUT_ROOM))),
+        staged: Some(Arc::new(staged)),
     };
     let is_watched = kernel.engine.watches_agents();
     if is_watched {
@@ -367,7 +483,7 @@ fn serve(
     let served = out.and_then(|out| match reply {
         Ok(Reply::Value(v)) => Some(Served::Value(v, out)),
         Err(e) => Some(Served::Value(-i64::from(e as i32), out)),
-        Ok(Reply::Descriptor { fd, cloexec }) => Some(Served::Descriptor(fd, cloexec)),
+        Ok(Reply::Descriptor { fd, cloexec }) => Some(Served::Descriptor(fd, cloexec, debt)),
         Ok(_) => None,
     });
     if is_watched {
@@ -389,6 +505,19 @@ fn serve(
 /// Calls that agents ask for are numbered here, those of engines below this.
 const NUMBERED_HERE: u64 = 1 << 63;
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// What a call has come to already that comes as a notification.
+pub(crate) fn take_owed(task: &Task) -> Option<Reply> {
+    let (call, process) = (&task.call, &task.process);
+    if call.tid.0 != process.host_pid() || !roles(call.nr)?.descriptor {
+        return None;
+    }
+    // Nothing else comes before it from a thread that keeps to the protocol.
+    let Owed { debt, fd, cloexec } = process.owed.lock().take()?;
+    let of_this = (debt.nr, debt.args, debt.executions);
+    let is_this = of_this == (call.nr, call.args, process.executions());
+    is_this.then_some(Reply::Descriptor { fd, cloexec })
+}
 
 /// Before a call is answered that came as a notification: brings its process an agent, or sends its site
 /// there, where that is worth it. True if the call has been answered.

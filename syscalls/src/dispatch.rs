@@ -66,7 +66,10 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
     if let Some(held) = held {
         handlers::exec::give_back(&task, held);
     }
-    let result = handler(&task);
+    let result = match agents::take_owed(&task) {
+        Some(owed) => Ok(owed),
+        None => handler(&task),
+    };
     finish(&task, result);
 }
 

@@ -10,7 +10,7 @@
 //! held over a call to the VFS. `ProcessTable::differences` may be locked with any of them.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use duet_intercept::{Tid, agent};
@@ -20,7 +20,7 @@ use duet_vfs::types::{Creds, Errno, Result};
 use duet_vfs::walk::Location;
 use parking_lot::Mutex;
 
-use crate::agents::Accelerated;
+use crate::agents::{Accelerated, Owed};
 use crate::pidns::PidNamespace;
 use crate::states;
 
@@ -123,6 +123,10 @@ pub struct Process {
     holds: AtomicBool,
     /// Whether it has an agent. Locked for a moment only, and nothing else with it.
     pub accelerated: Mutex<Accelerated>,
+    /// What a call has come to that its agent has handed over, and makes again to get it. Locked as that.
+    pub(crate) owed: Mutex<Option<Owed>>,
+    /// How many programs it has executed since it was entered.
+    executions: AtomicU64,
 }
 
 impl Process {
@@ -241,11 +245,22 @@ impl Process {
         if let Some(done) = pending.take() {
             self.loads_natively.store(false, Ordering::Release);
             *self.executing.lock() = None;
-            *self.accelerated.lock() = Accelerated::default();
+            self.loses_agent();
             *self.state.lock() = Arc::new(done.state);
             self.hold(done.native.and_then(|n| n.held));
             self.restamp();
         }
+    }
+
+    /// It has executed a program, which has no agent yet.
+    fn loses_agent(&self) {
+        self.executions.fetch_add(1, Ordering::AcqRel);
+        *self.accelerated.lock() = Accelerated::default();
+    }
+
+    /// How many programs it has executed since it was entered.
+    pub(crate) fn executions(&self) -> u64 {
+        self.executions.load(Ordering::Acquire)
     }
 
     fn restamp(&self) {

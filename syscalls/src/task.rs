@@ -60,8 +60,10 @@ pub struct Task {
 
 /// What an agent has read of its caller's memory, and is to write there.
 pub struct Staged {
-    /// The argument that points to a path, and the path.
-    path: Option<(usize, Vec<u8>)>,
+    /// Arguments that point to strings, and these.
+    strings: [Option<(usize, Vec<u8>)>; 2],
+    /// An argument that points to other bytes, and these.
+    bytes: Option<(usize, Vec<u8>)>,
     /// Where a result goes.
     at: Option<u64>,
     /// Bytes that it may have.
@@ -71,10 +73,17 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// `path`: the argument that points to it, and itself; a result of `room` bytes at most goes to `at`.
-    pub fn new(path: Option<(usize, Vec<u8>)>, at: Option<u64>, room: usize) -> Staged {
+    /// `strings` and `bytes`: the argument that points to each, and itself; a result of `room` bytes at most goes to
+    /// `at`.
+    pub fn new(
+        strings: [Option<(usize, Vec<u8>)>; 2],
+        bytes: Option<(usize, Vec<u8>)>,
+        at: Option<u64>,
+        room: usize,
+    ) -> Staged {
         Staged {
-            path,
+            strings,
+            bytes,
             at,
             room,
             out: Mutex::new(Some(Vec::new())),
@@ -86,10 +95,19 @@ impl Staged {
         self.out.lock().take()
     }
 
-    fn path(&self, arg: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
-        match &self.path {
-            Some((i, path)) if *i == arg && path.len() < max => Ok(path.clone()),
-            Some((i, _)) if *i == arg => Err(too_long),
+    fn string(&self, arg: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
+        let mut strings = self.strings.iter().flatten();
+        match strings.find(|(i, _)| *i == arg) {
+            Some((_, string)) if string.len() < max => Ok(string.clone()),
+            Some(_) => Err(too_long),
+            None => self.give_up(),
+        }
+    }
+
+    /// What is at `addr`, to which one of `args` points.
+    fn read(&self, args: &[u64; 6], addr: u64, len: usize) -> Result<&[u8]> {
+        match &self.bytes {
+            Some((i, bytes)) if args.get(*i) == Some(&addr) && bytes.len() == len => Ok(bytes),
             _ => self.give_up(),
         }
     }
@@ -146,7 +164,11 @@ impl Task {
     /// The string that argument `i` points to, at most `max` bytes with its NUL.
     pub fn string(&self, i: usize, max: usize, too_long: Errno) -> Result<Vec<u8>> {
         if let Some(staged) = &self.staged {
-            return staged.path(i, max, too_long);
+            // Nothing is mapped there: that takes a privilege of the kernel's.
+            return match self.arg(i) {
+                0 => Err(Errno::EFAULT),
+                _ => staged.string(i, max, too_long),
+            };
         }
         let s = host("process_vm_readv", || {
             mem::read_string(self.call.tid, self.arg(i), max, too_long)
@@ -158,7 +180,7 @@ impl Task {
     /// `len` bytes at `addr`. The caller of this bounds `len`.
     pub fn read(&self, addr: u64, len: usize) -> Result<Vec<u8>> {
         if let Some(staged) = &self.staged {
-            return staged.give_up();
+            return staged.read(&self.call.args, addr, len).map(<[u8]>::to_vec);
         }
         let mut buf = vec![0; len];
         host("process_vm_readv", || {
@@ -171,7 +193,8 @@ impl Task {
     /// `N` bytes at `addr`.
     pub fn read_array<const N: usize>(&self, addr: u64) -> Result<[u8; N]> {
         if let Some(staged) = &self.staged {
-            return staged.give_up();
+            let bytes = staged.read(&self.call.args, addr, N)?;
+            return bytes.try_into().map_err(|_| Errno::EFAULT);
         }
         let mut buf = [0; N];
         host("process_vm_readv", || {

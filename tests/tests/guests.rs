@@ -214,6 +214,8 @@ guests! {
     affinity_dynamic: "affinity" Dynamic;
     busy: "busy" Static;
     busy_dynamic: "busy" Dynamic;
+    once: "once" Static;
+    once_dynamic: "once" Dynamic;
     opens: "opens" Static;
     opens_dynamic: "opens" Dynamic;
     threads_musl: "threads" Musl;

@@ -23,6 +23,9 @@ duet_agent_start:
     mov     dword ptr [{PATH_ARG}], r11d
     movzx   r11d, byte ptr [rcx*8 + {ROLES} + 5]
     mov     dword ptr [{OUT_ARG}], r11d
+    movzx   r11d, byte ptr [rcx*8 + {ROLES} + 6]
+    mov     dword ptr [{OTHER_ARG}], r11d
+    mov     dword ptr [{BLOCKED}], 0
     mov     qword ptr [{SAVED}], rdi
     mov     qword ptr [{SAVED} + 8], rsi
     mov     qword ptr [{SAVED} + 16], rdx
@@ -36,23 +39,73 @@ duet_agent_start:
     cmp     dword ptr [{LISTENS}], 0
     je      .Lduet_agent_leave
     # A call that gives a descriptor needs the socket.
-    movzx   r11d, byte ptr [rcx*8 + {ROLES} + 6]
-    mov     dword ptr [{GIVES}], r11d
-    test    r11d, r11d
+    movzx   r11d, byte ptr [rcx*8 + {ROLES} + 7]
+    mov     dword ptr [{KIND}], r11d
+    test    r11d, {GIVES}
     jz      .Lduet_agent_own
     cmp     dword ptr [{SOCKET}], 0
     je      .Lduet_agent_leave
+    # An open changes something if its flags say so.
+    test    r11d, {OTHER_FLAGS}
+    jz      .Lduet_agent_own
+    mov     ecx, dword ptr [{OTHER_ARG}]
+    mov     rax, qword ptr [rcx*8 + {SAVED}]
+    test    eax, {OPEN_CHANGES}
+    jz      .Lduet_agent_own
+    or      dword ptr [{KIND}], {CHANGES}
 .Lduet_agent_own:
     mov     eax, {SYS_GETTID}
     syscall
     cmp     eax, dword ptr [{OWNER}]
     jne     .Lduet_agent_leave
 
-    # The path: at most r8d bytes, which lie in one page.
     mov     ecx, dword ptr [{PATH_ARG}]
     cmp     ecx, 6
-    jae     .Lduet_agent_post
+    jae     .Lduet_agent_other
     mov     rsi, qword ptr [rcx*8 + {SAVED}]
+    mov     r9d, {PATH}
+    jmp     .Lduet_agent_string
+
+    # What another argument points to.
+.Lduet_agent_other:
+    test    dword ptr [{KIND}], {OTHER_STRING} | {OTHER_TIMES}
+    jz      .Lduet_agent_post
+    mov     ecx, dword ptr [{OTHER_ARG}]
+    mov     rsi, qword ptr [rcx*8 + {SAVED}]
+    mov     r9d, {OTHER}
+    test    dword ptr [{KIND}], {OTHER_TIMES}
+    jz      .Lduet_agent_string
+    # 32 bytes, in one page; or nothing.
+    test    rsi, rsi
+    jz      .Lduet_agent_post
+    mov     eax, esi
+    and     eax, 4095
+    cmp     eax, 4096 - 32
+    ja      .Lduet_agent_leave
+    mov     edi, {NO_HOW}
+    xor     edx, edx
+    mov     r10d, 8
+    mov     eax, {SYS_RT_SIGPROCMASK}
+    syscall
+    cmp     eax, {MINUS_EINVAL}
+    jne     .Lduet_agent_leave
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
+    mov     rax, qword ptr [rsi]
+    mov     qword ptr [{OTHER}], rax
+    mov     rax, qword ptr [rsi + 8]
+    mov     qword ptr [{OTHER} + 8], rax
+    mov     rax, qword ptr [rsi + 16]
+    mov     qword ptr [{OTHER} + 16], rax
+    mov     rax, qword ptr [rsi + 24]
+    mov     qword ptr [{OTHER} + 24], rax
+    jmp     .Lduet_agent_post
+
+    # The string at rsi goes to r9: at most r8d bytes, which lie in one page. There is none at zero, which the
+    # supervisor sees itself.
+.Lduet_agent_string:
+    test    rsi, rsi
+    jz      .Lduet_agent_copied
     mov     eax, esi
     and     eax, 4095
     mov     r8d, 4096
@@ -73,19 +126,38 @@ duet_agent_start:
     jne     .Lduet_agent_leave
     cmp     dword ptr [{OWNER}], 0
     je      .Lduet_agent_leave
-    mov     edi, {PATH}
+    mov     edi, r9d
 .Lduet_agent_copy:
     mov     al, byte ptr [rsi]
     mov     byte ptr [rdi], al
     add     rsi, 1
     add     rdi, 1
     test    al, al
-    jz      .Lduet_agent_post
+    jz      .Lduet_agent_copied
     sub     r8d, 1
     jnz     .Lduet_agent_copy
     jmp     .Lduet_agent_leave
+.Lduet_agent_copied:
+    cmp     r9d, {PATH}
+    je      .Lduet_agent_other
 
 .Lduet_agent_post:
+    # No signal comes while a call is asked for that changes something: its handler could find it half made, or leave
+    # it by a jump or a fork, and it would be made twice.
+    test    dword ptr [{KIND}], {CHANGES}
+    jz      .Lduet_agent_ask
+    xor     edi, edi
+    lea     rsi, [rip + .Lduet_agent_all_signals]
+    mov     edx, {OLD_MASK}
+    mov     r10d, 8
+    mov     eax, {SYS_RT_SIGPROCMASK}
+    syscall
+    test    eax, eax
+    jnz     .Lduet_agent_leave
+    mov     dword ptr [{BLOCKED}], 1
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_leave
+.Lduet_agent_ask:
     mov     eax, dword ptr [{NUMBER}]
     mov     dword ptr [{CALL_NUMBER}], eax
     mov     rax, qword ptr [{SAVED}]
@@ -100,9 +172,13 @@ duet_agent_start:
     mov     qword ptr [{CALL_ARGS} + 32], rax
     mov     rax, qword ptr [{SAVED} + 40]
     mov     qword ptr [{CALL_ARGS} + 40], rax
+    # What changes something is asked for when its descriptor can come.
+    test    dword ptr [{KIND}], {CHANGES}
+    jnz     .Lduet_agent_socket
     mov     dword ptr [{STATE}], {ASKED}
-    cmp     dword ptr [{GIVES}], 0
-    je      .Lduet_agent_posted
+.Lduet_agent_socket:
+    test    dword ptr [{KIND}], {GIVES}
+    jz      .Lduet_agent_posted
     # Meanwhile: is the socket still there, and has no other its number?
     mov     dword ptr [{COOKIE_LEN}], 8
     mov     edi, dword ptr [{SOCKET}]
@@ -121,7 +197,13 @@ duet_agent_start:
     je      .Lduet_agent_posted
 .Lduet_agent_no_socket:
     mov     dword ptr [{SOCKET}], 0
+    test    dword ptr [{KIND}], {CHANGES}
+    jnz     .Lduet_agent_leave
 .Lduet_agent_posted:
+    test    dword ptr [{KIND}], {CHANGES}
+    jz      .Lduet_agent_asked
+    mov     dword ptr [{STATE}], {ASKED}
+.Lduet_agent_asked:
     mov     ecx, {PATIENCE}
 .Lduet_agent_wait:
     cmp     dword ptr [{STATE}], {ASKED}
@@ -159,6 +241,8 @@ duet_agent_start:
     je      .Lduet_agent_passed
     cmp     eax, {LOST}
     je      .Lduet_agent_lost
+    cmp     eax, {OWED}
+    je      .Lduet_agent_owed
     cmp     eax, {DONE}
     jne     .Lduet_agent_leave
     mov     rax, qword ptr [{RESULT}]
@@ -226,10 +310,10 @@ duet_agent_start:
     cmp     dword ptr [{OWNER}], 0
     je      .Lduet_agent_leave
     cmp     rax, 8
-    jne     .Lduet_agent_lost
+    jne     .Lduet_agent_not_there
     # The table is full.
     test    dword ptr [{MESSAGE_FLAGS}], {MSG_CTRUNC}
-    jnz     .Lduet_agent_leave
+    jnz     .Lduet_agent_full
     mov     rax, qword ptr [{TAG}]
     cmp     rax, qword ptr [{RESULT}]
     mov     eax, dword ptr [{CONTROL_FD}]
@@ -242,14 +326,48 @@ duet_agent_start:
     cmp     dword ptr [{OWNER}], 0
     jne     .Lduet_agent_receive
     jmp     .Lduet_agent_leave
+.Lduet_agent_full:
+    test    dword ptr [{KIND}], {CHANGES}
+    jz      .Lduet_agent_leave
+    mov     qword ptr [{VALUE}], {MINUS_EMFILE}
+    jmp     .Lduet_agent_return
+    # Somebody has taken it, or the socket away.
+.Lduet_agent_not_there:
+    test    dword ptr [{KIND}], {CHANGES}
+    jz      .Lduet_agent_lost
+    mov     dword ptr [{SOCKET}], 0
+    mov     qword ptr [{VALUE}], {MINUS_ENFILE}
+    jmp     .Lduet_agent_return
 .Lduet_agent_lost:
     mov     dword ptr [{SOCKET}], 0
     jmp     .Lduet_agent_leave
+
+    # The call has been made, and its descriptor comes as the answer to the same call as a notification.
+.Lduet_agent_owed:
+    mov     rdi, qword ptr [{SAVED}]
+    mov     rsi, qword ptr [{SAVED} + 8]
+    mov     rdx, qword ptr [{SAVED} + 16]
+    mov     r10, qword ptr [{SAVED} + 24]
+    mov     r8, qword ptr [{SAVED} + 32]
+    mov     r9, qword ptr [{SAVED} + 40]
+    mov     eax, dword ptr [{NUMBER}]
+    syscall
+    mov     qword ptr [{VALUE}], rax
+    jmp     .Lduet_agent_return
 
 .Lduet_agent_fault:
     mov     qword ptr [{VALUE}], {MINUS_EFAULT}
 
 .Lduet_agent_return:
+    cmp     dword ptr [{BLOCKED}], 0
+    je      .Lduet_agent_return_now
+    mov     edi, {SIG_SETMASK}
+    mov     esi, {OLD_MASK}
+    xor     edx, edx
+    mov     r10d, 8
+    mov     eax, {SYS_RT_SIGPROCMASK}
+    syscall
+.Lduet_agent_return_now:
     mov     rdi, qword ptr [{SAVED}]
     mov     rsi, qword ptr [{SAVED} + 8]
     mov     rdx, qword ptr [{SAVED} + 16]
@@ -266,6 +384,15 @@ duet_agent_start:
 
 # The site's own `syscall` instruction makes the call.
 .Lduet_agent_leave:
+    cmp     dword ptr [{BLOCKED}], 0
+    je      .Lduet_agent_leave_now
+    mov     edi, {SIG_SETMASK}
+    mov     esi, {OLD_MASK}
+    xor     edx, edx
+    mov     r10d, 8
+    mov     eax, {SYS_RT_SIGPROCMASK}
+    syscall
+.Lduet_agent_leave_now:
     mov     rdi, qword ptr [{SAVED}]
     mov     rsi, qword ptr [{SAVED} + 8]
     mov     rdx, qword ptr [{SAVED} + 16]
@@ -290,6 +417,10 @@ duet_agent_start:
     mov     rcx, qword ptr [rcx*8 + {RETURNS}]
     lea     rcx, [rcx - 2]
     jmp     rcx
+
+    .balign 8
+.Lduet_agent_all_signals:
+    .quad   -1
 
     .globl duet_agent_end
     .hidden duet_agent_end

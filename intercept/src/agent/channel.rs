@@ -1,9 +1,44 @@
 //! The memory that an agent and the supervisor share, and its protocol.
 //!
-//! The agent writes a call and sets the state to `ASKED`; the supervisor takes it (`TAKEN`) and
-//! answers (`DONE`) or declines (`DECLINED`), upon which the agent makes the call itself. A descriptor is
-//! sent over a socket, with a tag that the answer (`PASSED`) names; `LOST` declines that for good. A call that nobody takes is withdrawn. The guest can write all of it at any time: it is read once, and nothing in
-//! it is trusted.
+//! # States
+//!
+//! ```text
+//!            agent            lookout
+//!   idle ───────────► ASKED ───────────► TAKEN ──► DONE, PASSED, OWED, DECLINED, LOST ──► idle
+//!    ▲                  │ │                                                      (agent)
+//!    └──────────────────┘ └────────────► DECLINED
+//!      agent: withdrawn      nobody looks
+//! ```
+//!
+//! The agent writes a call and sets the state to `ASKED`. From there two go on, each by a compare-and-swap, so that
+//! one of them does: the lookout takes the call (`TAKEN`), or the agent withdraws it when nobody has for a while. The
+//! supervisor declines what nobody will look at. Of a call that is `TAKEN` the agent awaits what comes of it, however
+//! long that takes:
+//!
+//! | state | what has come of it | what the agent does |
+//! |---|---|---|
+//! | `DONE` | a result, and what goes to the caller's memory | returns it |
+//! | `PASSED` | a descriptor has been sent over the socket, with the tag that the answer names | receives it |
+//! | `OWED` | the call has been made, and its descriptor could not be sent | makes the same call as a notification, which is answered with the descriptor |
+//! | `DECLINED` | nothing | makes the call itself |
+//! | `LOST` | nothing, and nothing will of calls that give a descriptor | makes the call itself, and these |
+//!
+//! # Once
+//!
+//! A call that changes something has to be made once, whatever happens meanwhile. So the lookout declines it before
+//! it has begun, or not at all; and the agent blocks all signals while it asks, so that
+//!
+//! - no handler runs, which could make calls that come in between, jump away, or fork;
+//! - no child is forked that finds the call asked for, as the thread itself cannot fork meanwhile, and other threads
+//!   fork themselves alone;
+//! - a signal that comes meanwhile is delivered behind the call, as if it had come a little later.
+//!
+//! `SIGKILL` and an `execve` of another thread end the thread at once: a call that is `TAKEN` is then made all the
+//! same, as is one that has been received as a notification. One that is `ASKED` goes away with the memory, or is
+//! declined. A call that only looks may be made twice, and is asked for with signals as they are.
+//!
+//! The guest can write all of it at any time: it is read once, and nothing in it is trusted. A guest that does not
+//! keep to the protocol has calls made twice or not at all, which it may as well ask for.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -19,13 +54,17 @@ pub(super) const ARGS: usize = 8;
 pub(super) const RESULT: usize = 8;
 pub(super) const OUT_LEN: usize = 16;
 pub(super) const PATH: usize = 64;
-pub(super) const LISTENS: usize = 2048;
+pub(super) const OTHER: usize = 2048;
+pub(super) const LISTENS: usize = 3072;
 pub(super) const OUT: usize = 4096;
 
-const _: () = assert!(PATH + PATH_ROOM <= LISTENS && ARGS + 6 * 8 <= PATH);
+const _: () =
+    assert!(PATH + PATH_ROOM <= OTHER && OTHER + PATH_ROOM <= LISTENS && ARGS + 6 * 8 <= PATH);
 
 /// Bytes of a path, NUL included; longer ones take the other way.
 pub const PATH_ROOM: usize = 1024;
+/// Bytes of the two times that a call points to.
+pub const TIMES_LEN: usize = 32;
 /// Bytes that an answer may put into the caller's memory.
 pub const OUT_ROOM: usize = 32 << 10;
 /// Bytes in all.
@@ -38,6 +77,7 @@ pub(super) const DONE: u32 = 3;
 pub(super) const DECLINED: u32 = 4;
 pub(super) const PASSED: u32 = 5;
 pub(super) const LOST: u32 = 6;
+pub(super) const OWED: u32 = 7;
 
 /// A call that an agent asks for. All of it is chosen by the guest.
 pub struct Request {
@@ -150,20 +190,39 @@ impl Channel {
         for (i, arg) in args.iter_mut().enumerate() {
             *arg = self.long(ARGS + 8 * i).load(relaxed);
         }
-        let mut path = Vec::with_capacity(64);
-        for long in self.longs(PATH, PATH_ROOM / 8) {
-            let bytes = long.load(relaxed).to_le_bytes();
+        Some(Request {
+            nr: self.word(NUMBER).load(relaxed),
+            args,
+            path: self.string(PATH),
+        })
+    }
+
+    /// The other string of the call that was taken, without its NUL.
+    pub fn other_string(&self) -> Vec<u8> {
+        self.string(OTHER)
+    }
+
+    /// The times of the call that was taken.
+    pub fn times(&self) -> [u8; TIMES_LEN] {
+        let mut all = [0; TIMES_LEN];
+        let longs = self.longs(OTHER, TIMES_LEN / 8);
+        for (to, from) in all.as_chunks_mut::<8>().0.iter_mut().zip(longs) {
+            *to = from.load(Ordering::Relaxed).to_le_bytes();
+        }
+        all
+    }
+
+    fn string(&self, at: usize) -> Vec<u8> {
+        let mut string = Vec::with_capacity(64);
+        for long in self.longs(at, PATH_ROOM / 8) {
+            let bytes = long.load(Ordering::Relaxed).to_le_bytes();
             let end = bytes.iter().position(|&b| b == 0);
-            path.extend_from_slice(bytes.get(..end.unwrap_or(8)).unwrap_or_default());
+            string.extend_from_slice(bytes.get(..end.unwrap_or(8)).unwrap_or_default());
             if end.is_some() {
                 break;
             }
         }
-        Some(Request {
-            nr: self.word(NUMBER).load(relaxed),
-            args,
-            path,
-        })
+        string
     }
 
     /// Answers the call that was taken. `out`, at most [`OUT_ROOM`] bytes, goes to the caller's memory.
@@ -190,6 +249,11 @@ impl Channel {
             .store((libc::MSG_DONTWAIT | cloexec) as u32, Ordering::Relaxed);
         self.long(RESULT).store(tag, Ordering::Relaxed);
         self.word(STATE).store(PASSED, Ordering::Release);
+    }
+
+    /// Has the agent make the call that was taken as a notification, for what has come of it.
+    pub fn owe(&self) {
+        self.word(STATE).store(OWED, Ordering::Release);
     }
 
     /// Leaves the call that was taken to the agent, and from now on all that give a descriptor.
@@ -243,10 +307,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_withdrawn_is_not_taken_and_what_is_taken_not_withdrawn() {
+        let channel = Channel::new().unwrap();
+        let withdraw = || {
+            let state = channel.word(STATE);
+            let relaxed = Ordering::Relaxed;
+            state.compare_exchange(ASKED, 0, relaxed, relaxed).is_ok()
+        };
+        ask(&channel, 87, b"file");
+        assert!(withdraw() && channel.take().is_none());
+        ask(&channel, 87, b"file");
+        assert!(channel.take().is_some() && !withdraw());
+        // Nobody looks any more: what was taken is answered all the same.
+        channel.listen(false);
+        assert_eq!(channel.word(STATE).load(Ordering::Relaxed), TAKEN);
+    }
+
+    #[test]
     fn sizes_are_bounded() {
         let channel = Channel::new().unwrap();
         ask(&channel, 4, &[b'x'; PATH_ROOM + 100]);
         assert_eq!(channel.take().unwrap().path.len(), PATH_ROOM);
+        for long in channel.longs(OTHER, PATH_ROOM / 8) {
+            long.store(u64::MAX, Ordering::Relaxed);
+        }
+        assert_eq!(channel.other_string().len(), PATH_ROOM);
+        assert_eq!(channel.times(), [0xff; TIMES_LEN]);
         channel.answer(0, &vec![1; OUT_ROOM + 100]);
         assert_eq!(
             channel.word(OUT_LEN).load(Ordering::Relaxed) as usize,

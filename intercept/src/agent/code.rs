@@ -27,6 +27,9 @@
 //!   nothing else: rt_sigprocmask(2) with an operation that does not exist reads, rt_sigpending(2)
 //!   writes. What the kernel cannot touch is left to the kernel, or is `EFAULT`.
 //! - What it receives a descriptor from is the socket that it was given: the kernel's cookie of it tells.
+//! - While a call is asked for that changes something, the thread blocks all signals, from before it is asked for
+//!   until it has ended or been withdrawn: whatever the handler of a signal does then comes before the call or after
+//!   it, as it does with a call of the kernel's.
 //! - It needs no stack, and keeps all registers that the kernel keeps, flags included.
 
 use std::arch::global_asm;
@@ -97,7 +100,16 @@ global_asm!(
     COOKIE = const COOKIE,
     COOKIE_SEEN = const KEPT + 144,
     COOKIE_LEN = const KEPT + 152,
-    GIVES = const KEPT + 156,
+    OTHER_ARG = const KEPT + 32,
+    KIND = const KEPT + 36,
+    BLOCKED = const KEPT + 40,
+    OLD_MASK = const KEPT + 48,
+    GIVES = const GIVES,
+    CHANGES = const CHANGES,
+    OTHER_STRING = const OTHER_STRING,
+    OTHER_TIMES = const OTHER_TIMES,
+    OTHER_FLAGS = const OTHER_FLAGS,
+    OPEN_CHANGES = const libc::O_CREAT | libc::O_TRUNC,
     MESSAGE = const MESSAGE,
     MESSAGE_FLAGS = const MESSAGE + std::mem::offset_of!(libc::msghdr, msg_flags) as u64,
     CONTROL_LEN = const MESSAGE + std::mem::offset_of!(libc::msghdr, msg_controllen) as u64,
@@ -114,12 +126,14 @@ global_asm!(
     OUT_LEN = const CHANNEL + channel::OUT_LEN as u64,
     PATH = const CHANNEL + channel::PATH as u64,
     PATH_ROOM = const channel::PATH_ROOM,
+    OTHER = const CHANNEL + channel::OTHER as u64,
     OUT = const CHANNEL + channel::OUT as u64,
     ASKED = const channel::ASKED,
     TAKEN = const channel::TAKEN,
     DONE = const channel::DONE,
     PASSED = const channel::PASSED,
     LOST = const channel::LOST,
+    OWED = const channel::OWED,
     PATIENCE = const 200,
     NO_HOW = const 99,
     SYS_GETTID = const libc::SYS_gettid,
@@ -134,6 +148,9 @@ global_asm!(
     MSG_CTRUNC = const libc::MSG_CTRUNC,
     MINUS_EINVAL = const -libc::EINVAL,
     MINUS_EFAULT = const -libc::EFAULT,
+    MINUS_EMFILE = const -libc::EMFILE,
+    MINUS_ENFILE = const -libc::ENFILE,
+    SIG_SETMASK = const libc::SIG_SETMASK,
 );
 
 unsafe extern "C" {
@@ -152,22 +169,53 @@ pub fn code() -> &'static [u8] {
 }
 
 /// What the arguments of a call mean to the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// The one that points to a path.
     pub path: Option<u8>,
     /// The one that points to where a result goes.
     pub out: Option<u8>,
+    /// What one more says.
+    pub other: Option<(u8, Other)>,
     /// Whether the call gives a descriptor.
     pub descriptor: bool,
+    /// Whether it changes something, and must not be made twice.
+    pub changes: bool,
 }
+
+/// What an argument says to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// It points to a string.
+    String,
+    /// It points to [`channel::TIMES_LEN`] bytes, or nowhere.
+    Times,
+    /// It has the flags of an open, which tell whether that changes something.
+    Flags,
+}
+
+/// Bits of what a site has of that.
+const GIVES: u8 = 1;
+const CHANGES: u8 = 2;
+const OTHER_STRING: u8 = 4;
+const OTHER_TIMES: u8 = 8;
+const OTHER_FLAGS: u8 = 16;
 
 impl Roles {
     fn bytes(self, nr: u32) -> [u8; 8] {
         const NONE: u8 = 0xff;
         let [a, b, c, d] = nr.to_le_bytes();
         let (path, out) = (self.path.unwrap_or(NONE), self.out.unwrap_or(NONE));
-        [a, b, c, d, path, out, self.descriptor.into(), 0]
+        let (other, mut kind) = match self.other {
+            None => (NONE, 0),
+            Some((arg, Other::String)) => (arg, OTHER_STRING),
+            Some((arg, Other::Times)) => (arg, OTHER_TIMES),
+            Some((arg, Other::Flags)) => (arg, OTHER_FLAGS),
+        };
+        for (is_so, bit) in [(self.descriptor, GIVES), (self.changes, CHANGES)] {
+            kind |= if is_so { bit } else { 0 };
+        }
+        [a, b, c, d, path, out, other, kind]
     }
 }
 
@@ -273,7 +321,7 @@ mod tests {
             Roles {
                 path: Some(0),
                 out: Some(1),
-                descriptor: false,
+                ..Roles::default()
             },
         );
         let patch = &pieces[4];

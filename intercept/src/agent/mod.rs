@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use parking_lot::Mutex;
 
 pub use channel::{Channel, Request};
-pub use code::Roles;
+pub use code::{Other, Roles};
 pub(crate) use install::{Given, given, install};
 
 use crate::{Call, Errno, Result, Tid, mem};

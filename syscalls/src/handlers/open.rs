@@ -113,11 +113,13 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
     let scoped = how.lookup.intersects(Lookup::IN_ROOT | Lookup::BENEATH);
     let base = t.base(dirfd, if scoped { b"" } else { path })?;
     let cloexec = how.flags & libc::O_CLOEXEC != 0;
-    if writes(how.flags) {
-        refuse_busy_text(t, &base, path, &how)?;
-    }
+    let found = if writes(how.flags) {
+        refuse_busy_text(t, &base, path, &how)?
+    } else {
+        None
+    };
     if t.staged.is_some() {
-        return open_for_agent(t, &base, path, how);
+        return open_for_agent(t, &base, path, how, found);
     }
     match t.kernel.vfs.open(&t.cx(), &base, path, &how)? {
         Opened::File(fd) | Opened::Other(fd) => Ok(Reply::Descriptor { fd, cloexec }),
@@ -126,21 +128,39 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
 }
 
 /// An open that an agent has handed over, of a regular file or a directory. All else is to come the other way, and is
-/// not opened before: others may see that, of a FIFO or a terminal, or be told of it (inotify(7)).
-fn open_for_agent(t: &Task, base: &Location, path: &[u8], how: OpenHow) -> Result<Reply> {
+/// not opened before: others may see that, of a FIFO or a terminal, or be told of it (inotify(7)). `found`: what the
+/// path leads to, if that is known.
+fn open_for_agent(
+    t: &Task,
+    base: &Location,
+    path: &[u8],
+    how: OpenHow,
+    found: Option<Location>,
+) -> Result<Reply> {
+    let vfs = &t.kernel.vfs;
     let mut lookup = how.lookup;
     lookup.set(Lookup::FOLLOW, how.flags & libc::O_NOFOLLOW == 0);
     lookup.set(Lookup::DIRECTORY, how.flags & libc::O_DIRECTORY != 0);
-    let location = t.kernel.vfs.resolve(&t.cx(), base, path, lookup)?;
-    let is_plain = matches!(location.kind(), FileType::Regular | FileType::Directory);
-    if t.kernel.watches.load(Ordering::Relaxed) || !is_plain {
+    let found = match found {
+        Some(location) => Ok(location),
+        None => vfs.resolve(&t.cx(), base, path, lookup),
+    };
+    let is_plain = |l: &Location| matches!(l.kind(), FileType::Regular | FileType::Directory);
+    let is_other = found.as_ref().is_ok_and(|l| !is_plain(l));
+    if t.kernel.watches.load(Ordering::Relaxed) || is_other {
         return Ok(Reply::Deferred);
     }
-    match t.kernel.vfs.open_location(&t.cx(), &location, how.flags)? {
+    let opened = if how.flags & libc::O_CREAT != 0 {
+        vfs.open(&t.cx(), base, path, &how)?
+    } else {
+        vfs.open_location(&t.cx(), &found?, how.flags)?
+    };
+    match opened {
         Opened::File(fd) => Ok(Reply::Descriptor {
             fd,
             cloexec: how.flags & libc::O_CLOEXEC != 0,
         }),
+        // Something else stands there by now. It has been there: nothing has been made.
         _ => Ok(Reply::Deferred),
     }
 }
@@ -151,8 +171,13 @@ fn writes(flags: i32) -> bool {
 }
 
 /// `ETXTBSY`, if the path leads to a program that runs. Whatever else is wrong with the path is for the
-/// open itself to find.
-fn refuse_busy_text(t: &Task, base: &Location, path: &[u8], how: &OpenHow) -> Result<()> {
+/// open itself to find. Returns what it leads to.
+fn refuse_busy_text(
+    t: &Task,
+    base: &Location,
+    path: &[u8],
+    how: &OpenHow,
+) -> Result<Option<Location>> {
     let mut lookup = how.lookup;
     lookup.set(Lookup::FOLLOW, how.flags & libc::O_NOFOLLOW == 0);
     match t.kernel.vfs.resolve(&t.cx(), base, path, lookup) {
@@ -160,7 +185,7 @@ fn refuse_busy_text(t: &Task, base: &Location, path: &[u8], how: &OpenHow) -> Re
             t.kernel.vfs.access(&t.cx(), &l, libc::W_OK as u32)?;
             Err(Errno::ETXTBSY)
         }
-        _ => Ok(()),
+        found => Ok(found.ok()),
     }
 }
 

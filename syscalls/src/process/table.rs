@@ -328,6 +328,8 @@ impl ProcessTable {
             held: Mutex::default(),
             holds: AtomicBool::new(false),
             accelerated: Mutex::default(),
+            owed: Mutex::default(),
+            executions: AtomicU64::new(0),
         });
         {
             let mut inner = self.inner.lock();
@@ -403,7 +405,7 @@ impl ProcessTable {
 
     /// After an `execve`.
     pub fn replace_state(&self, process: &Process, new: State) {
-        *process.accelerated.lock() = Accelerated::default();
+        process.loses_agent();
         let mut state = process.state.lock();
         self.install(process, &mut state, new);
         drop(state);
