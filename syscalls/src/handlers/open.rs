@@ -127,9 +127,9 @@ fn do_open(t: &Task, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Reply> {
     }
 }
 
-/// An open that an agent has handed over, of a regular file or a directory. All else is to come the other way, and is
-/// not opened before: others may see that, of a FIFO or a terminal, or be told of it (inotify(7)). `found`: what the
-/// path leads to, if that is known.
+/// An open that an agent has handed over, of what [`is_plain`]. All else is to come the other way, and is not opened
+/// before: others may see that, of a FIFO or a terminal, or be told of it (inotify(7)). `found`: what the path leads
+/// to, if that is known.
 fn open_for_agent(
     t: &Task,
     base: &Location,
@@ -145,7 +145,6 @@ fn open_for_agent(
         Some(location) => Ok(location),
         None => vfs.resolve(&t.cx(), base, path, lookup),
     };
-    let is_plain = |l: &Location| matches!(l.kind(), FileType::Regular | FileType::Directory);
     let is_other = found.as_ref().is_ok_and(|l| !is_plain(l));
     if t.kernel.watches.load(Ordering::Relaxed) || is_other {
         return Ok(Reply::Deferred);
@@ -156,12 +155,24 @@ fn open_for_agent(
         vfs.open_location(&t.cx(), &found?, how.flags)?
     };
     match opened {
-        Opened::File(fd) => Ok(Reply::Descriptor {
+        Opened::File(fd) | Opened::Other(fd) => Ok(Reply::Descriptor {
             fd,
             cloexec: how.flags & libc::O_CLOEXEC != 0,
         }),
-        // Something else stands there by now. It has been there: nothing has been made.
-        _ => Ok(Reply::Deferred),
+        // A FIFO has come there meanwhile. It has been there: nothing has been made.
+        Opened::Blocking(..) => Ok(Reply::Deferred),
+    }
+}
+
+/// Whether to open it waits for nobody, and nobody sees that: regular files, directories, and devices such as
+/// `/dev/null` and `/dev/urandom`.
+fn is_plain(location: &Location) -> bool {
+    /// Their major number.
+    const MEMORY: u32 = 1;
+    match location.kind() {
+        FileType::Regular | FileType::Directory => true,
+        FileType::CharDevice => location.attr().is_ok_and(|a| libc::major(a.rdev) == MEMORY),
+        _ => false,
     }
 }
 
