@@ -9,12 +9,19 @@
 //!
 //! Neither table may name the wrong node when the host reuses an inode number. A file's entry is
 //! replaced whenever the VFS opens a file with that identity, and a guest gets such descriptors in no
-//! other way. A stand-in is forgotten only when the kernel says that its inode is gone.
+//! other way. A stand-in is forgotten, or taken for another place, only when the kernel says that its inode is gone,
+//! or that nobody has it open any more.
+//!
+//! Most programs open a few directories. Where there are many, the stand-ins that are made from then on are watched
+//! from the beginning, and are used again: that takes no call, where to remove one and to make another takes four.
+//! The kernel tells of each open file description that ends (inotify(7), `IN_CLOSE_NOWRITE`), however often it was
+//! duplicated, inherited or sent; but it may tell of two at once. So it is known that nobody has a stand-in open if it
+//! was opened once since that was known last, and an end was told.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
@@ -161,6 +168,44 @@ struct StandIn {
     used: AtomicBool,
     /// Its name is gone; it waits for the end of its inode.
     retired: bool,
+    /// Whether the kernel tells when it is closed.
+    watched: bool,
+    /// How often it was opened since nobody had it open; [`UNKNOWN`] if that cannot be told.
+    opens: AtomicU32,
+}
+
+/// See [`StandIn::opens`].
+const UNKNOWN: u32 = 2;
+
+impl StandIn {
+    fn is_opened(&self) {
+        let more = |n: u32| Some((n + 1).min(UNKNOWN));
+        let (set, fetch) = (Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.opens.fetch_update(set, fetch, more);
+    }
+
+    /// The kernel tells that it was closed.
+    fn is_closed(&self) {
+        let left = if self.opens.load(Ordering::Acquire) == 1 {
+            0
+        } else {
+            UNKNOWN
+        };
+        self.opens.store(left, Ordering::Release);
+    }
+
+    /// Whether it can stand for another place: nobody has it open.
+    fn is_spare(&self) -> bool {
+        self.watched && !self.retired && self.opens.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A directory that stands for nothing.
+struct Spare {
+    serial: u64,
+    id: BackingId,
+    /// Whether the clock still visits it.
+    in_clock: bool,
 }
 
 /// What a stand-in is for: a place, by addresses that its entry keeps alive, and whether it was opened
@@ -182,7 +227,9 @@ struct Inner {
     /// Stand-ins that have a name (and some that had one), in the order the clock visits them.
     clock: VecDeque<BackingId>,
     next: u64,
-    /// Tells when the inodes of removed stand-ins are gone.
+    /// Those that stand for nothing now.
+    spares: Vec<Spare>,
+    /// Tells when the inodes of removed stand-ins are gone, and when others are closed.
     inotify: Option<Inotify>,
     watches: HashMap<WatchDescriptor, BackingId>,
 }
@@ -237,30 +284,54 @@ impl StandInTable {
             crate::counted::openat(dirs, name(serial).as_str(), flags, mode)
         };
         let place = place(location, path_only);
+        let again = |inner: &Inner, serial: u64, id: BackingId| {
+            if let Some(entry) = inner.by_id.get(&id) {
+                entry.is_opened();
+            }
+            open(serial, OFlag::empty())
+        };
         {
             let inner = self.inner.read();
-            if let Some(&(serial, _)) = inner.serials.get(&place) {
-                return open(serial, OFlag::empty());
+            if let Some(&(serial, id)) = inner.serials.get(&place) {
+                return again(&inner, serial, id);
             }
         }
         let mut dropped = Vec::new();
         let mut guard = self.inner.write();
         let inner = &mut *guard;
-        if let Some(&(serial, _)) = inner.serials.get(&place) {
-            return open(serial, OFlag::empty());
+        if let Some(&(serial, id)) = inner.serials.get(&place) {
+            return again(inner, serial, id);
         }
-        inner.make_room(self.limit, dirs, &mut dropped)?;
-        let serial = inner.next;
-        inner.next += 1;
-        let fd = if path_only {
-            open(serial, OFlag::O_CREAT | OFlag::O_EXCL)?
-        } else {
-            crate::counted::mkdirat(dirs, name(serial).as_str(), Mode::S_IRWXU)?;
-            open(serial, OFlag::empty())?
+        inner.make_room(self.limit, dirs, !path_only, &mut dropped)?;
+        let spare = if path_only { None } else { inner.spares.pop() };
+        let in_clock = spare.as_ref().is_some_and(|s| s.in_clock);
+        let (serial, id, fd, watched) = match spare {
+            Some(spare) => match open(spare.serial, OFlag::empty()) {
+                Ok(fd) => (spare.serial, spare.id, fd, true),
+                Err(e) => {
+                    inner.spares.push(spare);
+                    return Err(e);
+                }
+            },
+            None => {
+                let serial = inner.next;
+                inner.next += 1;
+                let fd = if path_only {
+                    open(serial, OFlag::O_CREAT | OFlag::O_EXCL)?
+                } else {
+                    crate::counted::mkdirat(dirs, name(serial).as_str(), Mode::S_IRWXU)?;
+                    open(serial, OFlag::empty())?
+                };
+                let id = host_call::backing(&fstat(&fd)?);
+                let many = inner.clock.len() >= self.limit / 4;
+                let watched = many && !path_only && inner.watch_closes(dirs, serial, id);
+                (serial, id, fd, watched)
+            }
         };
-        let id = host_call::backing(&fstat(&fd)?);
         inner.serials.insert(place, (serial, id));
-        inner.clock.push_back(id);
+        if !in_clock {
+            inner.clock.push_back(id);
+        }
         inner.by_id.insert(
             id,
             StandIn {
@@ -269,6 +340,8 @@ impl StandInTable {
                 path_only,
                 used: AtomicBool::new(true),
                 retired: false,
+                watched,
+                opens: AtomicU32::new(1),
             },
         );
         drop(guard);
@@ -287,7 +360,10 @@ impl StandInTable {
             let Some(&(serial, id)) = inner.serials.get(&place) else {
                 continue;
             };
-            if inner.retire(dirs, serial, id, path_only).is_ok() {
+            inner.reap(&mut dropped);
+            if inner.spare(serial, id, true, &mut dropped)
+                || inner.retire(dirs, serial, id, path_only).is_ok()
+            {
                 inner.serials.remove(&place);
                 inner.reap(&mut dropped);
             }
@@ -306,21 +382,75 @@ fn name(serial: u64) -> String {
 }
 
 impl Inner {
-    /// Removes the names of stand-ins not used lately. ENFILE if the guest holds far too many.
+    /// Has a stand-in stand for nothing, if nobody has it open.
+    fn spare(
+        &mut self,
+        serial: u64,
+        id: BackingId,
+        in_clock: bool,
+        dropped: &mut Vec<StandIn>,
+    ) -> bool {
+        if !self.by_id.get(&id).is_some_and(StandIn::is_spare) {
+            return false;
+        }
+        dropped.extend(self.by_id.remove(&id));
+        self.spares.push(Spare {
+            serial,
+            id,
+            in_clock,
+        });
+        true
+    }
+
+    /// Has the kernel tell when a stand-in is closed. False if it does not.
+    fn watch_closes(&mut self, dirs: BorrowedFd<'_>, serial: u64, id: BackingId) -> bool {
+        let watch = self.watch(dirs, serial, AddWatchFlags::IN_CLOSE_NOWRITE);
+        if let Ok(watch) = watch {
+            self.watches.insert(watch, id);
+        }
+        watch.is_ok()
+    }
+
+    fn watch(
+        &mut self,
+        dirs: BorrowedFd<'_>,
+        serial: u64,
+        what: AddWatchFlags,
+    ) -> Result<WatchDescriptor> {
+        if self.inotify.is_none() {
+            self.inotify = Some(Inotify::init(
+                InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC,
+            )?);
+        }
+        let inotify = self.inotify.as_ref().ok_or(Errno::EMFILE)?;
+        let dirs = host_call::proc_fd(dirs.as_raw_fd());
+        inotify.add_watch(format!("{dirs}/{}", name(serial)).as_str(), what)
+    }
+
+    /// Takes away stand-ins not used lately: one that nobody has open is spare if a `directory` is to be made, of
+    /// others the name is removed. ENFILE if the guest holds far too many.
     fn make_room(
         &mut self,
         limit: usize,
         dirs: BorrowedFd<'_>,
+        directory: bool,
         dropped: &mut Vec<StandIn>,
     ) -> Result<()> {
+        if self.clock.len() < limit || directory && !self.spares.is_empty() {
+            return Ok(());
+        }
+        // Before it is asked which are closed.
+        self.reap(dropped);
         for _ in 0..8 {
-            if self.clock.len() < limit {
+            if self.clock.len() < limit || directory && !self.spares.is_empty() {
                 return Ok(());
             }
             let Some(id) = self.clock.pop_front() else {
                 return Ok(());
             };
             let Some(entry) = self.by_id.get(&id).filter(|e| !e.retired) else {
+                let spare = self.spares.iter_mut().find(|s| s.id == id);
+                spare.into_iter().for_each(|s| s.in_clock = false);
                 continue;
             };
             if entry.used.swap(false, Ordering::Relaxed) {
@@ -329,6 +459,10 @@ impl Inner {
             }
             let path_only = entry.path_only;
             let (place, serial) = (place(&entry.location, path_only), entry.serial);
+            if directory && self.spare(serial, id, false, dropped) {
+                self.serials.remove(&place);
+                return Ok(());
+            }
             if self.retire(dirs, serial, id, path_only).is_err() {
                 self.clock.push_back(id);
                 break;
@@ -350,31 +484,21 @@ impl Inner {
         id: BackingId,
         path_only: bool,
     ) -> Result<()> {
-        if self.inotify.is_none() {
-            self.inotify = Some(Inotify::init(
-                InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC,
-            )?);
-        }
-        let Some(inotify) = &self.inotify else {
-            return Err(Errno::EMFILE);
-        };
-        let name = name(serial);
-        let path = format!("{}/{name}", host_call::proc_fd(dirs.as_raw_fd()));
-        let watch = inotify.add_watch(path.as_str(), AddWatchFlags::IN_DELETE_SELF)?;
+        let watch = self.watch(dirs, serial, AddWatchFlags::IN_DELETE_SELF)?;
         self.watches.insert(watch, id);
         let how = if path_only {
             UnlinkatFlags::NoRemoveDir
         } else {
             UnlinkatFlags::RemoveDir
         };
-        unlinkat(dirs, name.as_str(), how)?;
+        unlinkat(dirs, name(serial).as_str(), how)?;
         if let Some(entry) = self.by_id.get_mut(&id) {
             entry.retired = true;
         }
         Ok(())
     }
 
-    /// Forgets the stand-ins whose inodes are gone.
+    /// Forgets the stand-ins whose inodes are gone, and notes which others have been closed.
     fn reap(&mut self, dropped: &mut Vec<StandIn>) {
         let Some(inotify) = &self.inotify else {
             return;
@@ -383,7 +507,12 @@ impl Inner {
         while let Ok(events) = inotify.read_events() {
             for event in events {
                 overflow |= event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
-                if let Some(id) = self.watches.remove(&event.wd) {
+                if event.mask.contains(AddWatchFlags::IN_CLOSE_NOWRITE) {
+                    let id = self.watches.get(&event.wd);
+                    if let Some(entry) = id.and_then(|id| self.by_id.get(id)) {
+                        entry.is_closed();
+                    }
+                } else if let Some(id) = self.watches.remove(&event.wd) {
                     dropped.extend(self.by_id.remove(&id));
                 }
             }

@@ -78,14 +78,16 @@ fn a_file_without_a_name_can_be_given_one() {
     assert_eq!(link, Err(Errno::ENOENT));
 }
 
+fn nofile() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    usize::try_from(soft).unwrap()
+}
+
 #[test]
 fn stand_ins_are_bounded_and_never_mistaken() {
     let f = Fixture::new();
-    let limit = {
-        use nix::sys::resource::{Resource, getrlimit};
-        let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        usize::try_from(soft / 8).unwrap().clamp(64, 16384)
-    };
+    let limit = (nofile() / 8).clamp(64, 16384);
     let n = limit + limit / 4;
     f.mkdir("first");
     let held = f.open("first", libc::O_RDONLY).unwrap();
@@ -106,6 +108,58 @@ fn stand_ins_are_bounded_and_never_mistaken() {
     assert_eq!(f.path(&locate(&f, &second).unwrap()), "/first");
     let dirs = std::fs::read_dir(f.store.path().join("dirs")).unwrap();
     assert!(dirs.count() <= limit + 8);
+}
+
+/// What stands for a place stands for another only when nobody has it open, by whatever descriptor.
+#[test]
+fn stand_ins_are_used_again() {
+    let f = Fixture::new();
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    // Enough of them that they are watched.
+    let limit = (nofile() / 8).clamp(64, 16384);
+    for i in 0..limit / 4 + 8 {
+        let name = format!("d{i}");
+        f.mkdir(&name);
+        f.open(&name, flags).unwrap();
+    }
+    let id = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+    let made = |name: &str| {
+        f.mkdir(name);
+        f.open(name, flags).unwrap()
+    };
+    // A child that another test forks may have it for a moment.
+    let (number, second) = (0..100)
+        .find_map(|_| {
+            let first = made("first");
+            let number = id(&first);
+            drop(first);
+            f.rmdir("first").unwrap();
+            let second = made("second");
+            if id(&second) == number {
+                return Some((number, second));
+            }
+            f.rmdir("second").unwrap();
+            None
+        })
+        .unwrap();
+    assert_eq!(f.path(&locate(&f, &second).unwrap()), "/second");
+    // A copy is held, and the place is gone.
+    let copy = second.try_clone().unwrap();
+    drop(second);
+    f.rmdir("second").unwrap();
+    let third = made("third");
+    assert_ne!(id(&third), number);
+    let gone = locate(&f, &copy).unwrap();
+    assert_eq!(gone.path(&f.root).1, PathState::Deleted);
+    // Opened twice, and closed once.
+    let again = f.open("third", flags).unwrap();
+    let number = id(&third);
+    drop(third);
+    f.rmdir("third").unwrap();
+    let fourth = made("fourth");
+    assert_ne!(id(&fourth), number);
+    let gone = locate(&f, &again).unwrap();
+    assert_eq!(gone.path(&f.root).1, PathState::Deleted);
 }
 
 #[test]
