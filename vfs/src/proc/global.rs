@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 
 use super::pseudo::{Content, Tree};
-use super::{ProcessSource, host, sysctl};
+use super::{ProcessSource, host};
 use crate::types::*;
 
 type Source = Arc<dyn ProcessSource>;
@@ -46,7 +46,7 @@ const FIXED: &[(&str, &str)] = &[
 /// Files of the host that are its own to tell, handed out as they are.
 const LIVE: &[&str] = &["cpuinfo", "locks", "stat", "uptime", "version", "vmstat"];
 
-/// The tree, processes and `self` aside.
+/// The tree, `sys`, processes and `self` aside.
 pub(super) fn tree(source: &Source) -> Tree {
     let mut tree = Tree::default();
     for &(path, text) in FIXED {
@@ -69,7 +69,6 @@ pub(super) fn tree(source: &Source) -> Tree {
     );
     tree.link("mounts", "self/mounts");
     tree.link("net", "self/net");
-    sysctl::add(&mut tree, source);
     tree
 }
 

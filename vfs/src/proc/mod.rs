@@ -30,7 +30,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use pseudo::{Dir, Style, now};
+use pseudo::{Dir, Later, Style, now};
 use task::{Task, TaskDir};
 
 /// What the guest sees as the name of its pid 1, which is Duet's.
@@ -159,6 +159,10 @@ impl ProcFs {
         for link in [SelfLink::Process, SelfLink::Thread] {
             tree.node(link.name(), link.ino(), Arc::new(SelfNode { link, style }));
         }
+        let source = proc.source.clone();
+        // As in the kernel, its directories have one link.
+        let sys = Later::new(style, SYS_INO, 1, move || sysctl::tree(&source));
+        tree.node("sys", SYS_INO, sys);
         // The kernel's PROC_ROOT_INO.
         let mut ino = 1;
         let fixed = tree.build(style, &mut ino);
@@ -194,6 +198,9 @@ impl FileSystem for ProcFs {
         DentryPolicy::Never
     }
 }
+
+/// The number of `/proc/sys`, above those of the rest of the fixed tree.
+const SYS_INO: u64 = 1 << 12;
 
 /// Cookies from here on are the kernel's of the directory of processes, plus this.
 const PROCESSES: u64 = 1 << 32;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::OFlag;
 
@@ -276,6 +276,65 @@ impl Inode for Dir {
             }
         }
         Ok(())
+    }
+}
+
+/// A directory that is made when somebody first looks into it, since that takes long.
+pub(crate) struct Later {
+    style: Style,
+    ino: u64,
+    nlink: u32,
+    make: Box<dyn Fn() -> Tree + Send + Sync>,
+    made: OnceLock<Arc<Dir>>,
+}
+
+impl Later {
+    /// One with this number and number of links. What is in it is numbered upwards from there.
+    pub(crate) fn new(
+        style: Style,
+        ino: u64,
+        nlink: u32,
+        make: impl Fn() -> Tree + Send + Sync + 'static,
+    ) -> Arc<Later> {
+        Arc::new(Later {
+            style,
+            ino,
+            nlink,
+            make: Box::new(make),
+            made: OnceLock::new(),
+        })
+    }
+
+    fn made(&self) -> &Dir {
+        self.made
+            .get_or_init(|| (self.make)().build(self.style, &mut self.ino.clone()))
+    }
+}
+
+impl Inode for Later {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn kind(&self) -> FileType {
+        FileType::Directory
+    }
+
+    fn attr(&self) -> Result<Attr> {
+        Ok(self.style.attr(self.ino, libc::S_IFDIR | 0o555, self.nlink))
+    }
+
+    fn lookup(&self, name: &[u8], caller: &dyn Caller) -> Result<Arc<dyn Inode>> {
+        self.made().lookup(name, caller)
+    }
+
+    fn read_dir(
+        &self,
+        cookie: u64,
+        caller: &dyn Caller,
+        sink: &mut dyn FnMut(DirEntry) -> bool,
+    ) -> Result<()> {
+        self.made().read_dir(cookie, caller, sink)
     }
 }
 

@@ -90,50 +90,52 @@ const FIXED: &[(&str, &str)] = &[
     ("vm/unprivileged_userfaultfd", "0\n"),
 ];
 
-/// Adds `sys` to `/proc`.
-pub(super) fn add(tree: &mut Tree, source: &Arc<dyn ProcessSource>) {
+/// The tree below `/proc/sys`.
+pub(super) fn tree(source: &Arc<dyn ProcessSource>) -> Tree {
+    let mut tree = Tree::default();
     for &(path, value) in FIXED {
-        tree.file(&format!("sys/{path}"), 0o444, Content::text(value));
+        tree.file(path, 0o444, Content::text(value));
     }
     for &path in HOST {
-        let path = format!("sys/{path}");
+        let own = format!("sys/{path}");
         // What the host's kernel lacks does not exist here either.
-        if host::lstat(source.ns_proc(), &path).is_ok() {
-            let (source, own) = (source.clone(), path.clone());
+        if host::lstat(source.ns_proc(), &own).is_ok() {
+            let source = source.clone();
             let read = move || host::read(source.ns_proc(), &own);
-            tree.file(&path, 0o444, Content::make(read));
+            tree.file(path, 0o444, Content::make(read));
         }
     }
     let names = source.clone();
     tree.file(
-        "sys/kernel/hostname",
+        "kernel/hostname",
         0o444,
         Content::make(move || Ok(line(names.hostname()))),
     );
     let names = source.clone();
     tree.file(
-        "sys/kernel/domainname",
+        "kernel/domainname",
         0o444,
         Content::make(move || Ok(line(names.domainname()))),
     );
     let files = source.clone();
     tree.file(
-        "sys/fs/file-nr",
+        "fs/file-nr",
         0o444,
         Content::make(move || file_numbers(&*files)),
     );
     tree.file(
-        "sys/kernel/random/uuid",
+        "kernel/random/uuid",
         0o444,
         Content::make(|| Ok(line(random_uuid()?))),
     );
     // The host's would tell it from other hosts.
     let boot_id = random_uuid();
     tree.file(
-        "sys/kernel/random/boot_id",
+        "kernel/random/boot_id",
         0o444,
         Content::make(move || Ok(line(boot_id.clone()?))),
     );
+    tree
 }
 
 fn line(mut text: Vec<u8>) -> Vec<u8> {

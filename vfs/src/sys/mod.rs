@@ -4,16 +4,15 @@
 //! Shapes and values are the host's, because the sandbox runs on its processors; nothing of its
 //! devices shows. The tree is built when somebody first looks.
 
-use std::any::Any;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 
-use crate::inode::{Caller, DentryPolicy, FileSystem, Inode, StatFs};
+use crate::inode::{DentryPolicy, FileSystem, Inode, StatFs};
 use crate::proc::host;
-use crate::proc::pseudo::{Content, Dir, Style, Tree, now};
+use crate::proc::pseudo::{Content, Later, Style, Tree, now};
 use crate::types::*;
 
 /// Processors and nodes beyond this number are not shown: no machine has them.
@@ -113,9 +112,12 @@ const EMPTY: &[&str] = &[
     "module",
 ];
 
+/// Directories in the root: `block`, `bus`, `class`, `dev`, `devices`, `firmware`, `fs`, `kernel`, `module`.
+const DIRECTORIES: u32 = 9;
+
 /// The `sysfs` file system.
 pub struct SysFs {
-    root: Arc<Root>,
+    root: Arc<Later>,
 }
 
 impl SysFs {
@@ -128,11 +130,7 @@ impl SysFs {
             time: now(),
         };
         Ok(Arc::new(SysFs {
-            root: Arc::new(Root {
-                host,
-                style,
-                tree: OnceLock::new(),
-            }),
+            root: Later::new(style, 1, 2 + DIRECTORIES, move || tree(&host)),
         }))
     }
 }
@@ -162,53 +160,6 @@ impl FileSystem for SysFs {
 
     fn dentry_policy(&self) -> DentryPolicy {
         DentryPolicy::Exclusive
-    }
-}
-
-/// `/sys` itself: there before the rest.
-struct Root {
-    host: Arc<OwnedFd>,
-    style: Style,
-    tree: OnceLock<Arc<Dir>>,
-}
-
-impl Root {
-    fn tree(&self) -> &Arc<Dir> {
-        self.tree.get_or_init(|| {
-            let mut ino = 1;
-            tree(&self.host).build(self.style, &mut ino)
-        })
-    }
-}
-
-impl Inode for Root {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn kind(&self) -> FileType {
-        FileType::Directory
-    }
-
-    fn attr(&self) -> Result<Attr> {
-        self.tree().attr()
-    }
-
-    fn owner(&self) -> Result<(u32, u32, u32)> {
-        Ok((libc::S_IFDIR | 0o555, 0, 0))
-    }
-
-    fn lookup(&self, name: &[u8], caller: &dyn Caller) -> Result<Arc<dyn Inode>> {
-        self.tree().lookup(name, caller)
-    }
-
-    fn read_dir(
-        &self,
-        cookie: u64,
-        caller: &dyn Caller,
-        sink: &mut dyn FnMut(DirEntry) -> bool,
-    ) -> Result<()> {
-        self.tree().read_dir(cookie, caller, sink)
     }
 }
 
@@ -324,6 +275,20 @@ mod tests {
             link.readlink(&NoCaller).unwrap(),
             b"../../devices/virtual/net/lo"
         );
+    }
+
+    #[test]
+    fn the_root_knows_its_number_of_links_before_it_is_made() {
+        let fs = SysFs::new().unwrap();
+        let mut count = 0;
+        fs.root()
+            .read_dir(0, &NoCaller, &mut |e| {
+                assert_eq!(e.kind, Some(FileType::Directory));
+                count += 1;
+                true
+            })
+            .unwrap();
+        assert_eq!(fs.root().attr().unwrap().nlink, 2 + count);
     }
 
     #[test]
