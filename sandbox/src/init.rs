@@ -7,11 +7,13 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::thread::{self, JoinHandle};
 
 use duet_syscalls::states;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -26,8 +28,8 @@ use crate::usage::Usage;
 pub struct Plan<'a> {
     /// Host name inside.
     pub hostname: &'a [u8],
-    /// Whether the network namespace is new and its loopback device must be brought up.
-    pub own_network: bool,
+    /// Whether the network is the sandbox's own. Its loopback device must be brought up then.
+    pub network: OwnNetwork,
     /// Whether to keep the guest from abstract sockets that are not its own.
     pub scope_abstract_sockets: bool,
     /// Arguments of the program, for `execveat`.
@@ -48,6 +50,17 @@ pub struct Plan<'a> {
     pub engine: Engine,
     /// The terminal to put the guest in the foreground of.
     pub terminal: Option<BorrowedFd<'a>>,
+}
+
+/// Whether the sandbox has a network namespace of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum OwnNetwork {
+    /// It has the host's.
+    No,
+    /// Init is in it.
+    Made,
+    /// Init makes it.
+    ToBeMade,
 }
 
 type Step<T> = Result<T, (String, Errno)>;
@@ -82,7 +95,8 @@ pub fn main(plan: &Plan<'_>, channel: &Channel) -> ! {
 pub fn probe(channel: &Channel) -> ! {
     let tried = expect(channel, &Message::Mapped)
         .and_then(|()| become_root())
-        .and_then(|()| private_mounts(channel).map(drop));
+        .and_then(|()| private_mounts(channel))
+        .and_then(|(_, leaving)| leaving.map_or(Ok(()), Meanwhile::done));
     if let Err((what, e)) = tried
         && let Err(e) = channel.send(&Message::Failed(format!("{what}: {}", e.desc())), &[])
     {
@@ -100,17 +114,29 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Step<Pid> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
         .named("asking to die with the supervisor")?;
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).named("making a process group")?;
-    let proc = private_mounts(channel)?;
+    let network = match plan.network {
+        OwnNetwork::ToBeMade => Some(Meanwhile::start(make_network)?),
+        OwnNetwork::No | OwnNetwork::Made => None,
+    };
+    let (proc, leaving) = private_mounts(channel)?;
     nix::unistd::sethostname(std::ffi::OsStr::from_bytes(plan.hostname))
         .named("setting the host name")?;
     forbid_namespaces(proc.as_fd()).named("forbidding user namespaces inside")?;
-    if plan.own_network {
+    if plan.network == OwnNetwork::Made {
         loopback_up().named("bringing up the loopback device")?;
+    }
+    if let Some(network) = network {
+        let namespace = network.done()?;
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)
+            .named("entering the network namespace")?;
+    }
+    if plan.network != OwnNetwork::No {
         open_network(proc.as_fd()).named("opening the low ports")?;
     }
     drop(proc);
+    leaving.map_or(Ok(()), Meanwhile::done)?;
     expect(channel, &Message::Start)?;
-    // SAFETY: this process has one thread.
+    // SAFETY: this process has one thread again.
     match unsafe { fork() }.named("starting the program")? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => match guest(plan, channel) {
@@ -142,32 +168,79 @@ fn become_root() -> Step<()> {
     setresuid(uid, uid, uid).named("becoming root of the namespace")
 }
 
+/// A step that another thread does meanwhile, as it takes longer than most of the rest. A process with such a
+/// thread must not fork.
+struct Meanwhile<T>(JoinHandle<Step<T>>);
+
+impl<T: Send + 'static> Meanwhile<T> {
+    fn start(step: fn() -> Step<T>) -> Step<Meanwhile<T>> {
+        let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EAGAIN));
+        let thread = thread::Builder::new().spawn(step).map_err(errno);
+        thread.map(Meanwhile).named("starting a thread")
+    }
+
+    /// Waits until it is done and the thread is gone.
+    fn done(self) -> Step<T> {
+        let failed = |_| Err(("a thread of init's".to_owned(), Errno::EIO));
+        self.0.join().unwrap_or_else(failed)
+    }
+}
+
+/// Takes the host's mounts out of init's namespace, once the working directory is the new root, and the old one
+/// with the tmpfs of programs on it on top of that. They are gone at once, but the kernel then waits until no
+/// processor uses them (`synchronize_rcu_expedited`).
+fn leave_host() -> Step<()> {
+    for _ in 0..2 {
+        umount2(".", MntFlags::MNT_DETACH).named("leaving the host's root")?;
+    }
+    Ok(())
+}
+
+/// Makes a network namespace with a loopback device, of which the calling thread is part afterwards.
+fn make_network() -> Step<OwnedFd> {
+    /// ioctl(2) of a socket: its network namespace.
+    const SIOCGSKNS: libc::Ioctl = 0x894c;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET).named("making a network namespace")?;
+    let socket = loopback_up().named("bringing up the loopback device")?;
+    // SAFETY: no pointers.
+    let fd = Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) });
+    let fd = fd.named("making a network namespace")?;
+    // SAFETY: the kernel has just returned this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Mounts the private tmpfs, a procfs and the tmpfs of programs for the kernel to load, hands them to the
-/// supervisor, and moves to a read-only root, empty but for such programs. Returns the procfs.
-fn private_mounts(channel: &Channel) -> Step<OwnedFd> {
+/// supervisor, and moves to a read-only root, empty but for such programs. Returns the procfs, and what is still
+/// done to leave the host's mounts.
+fn private_mounts(channel: &Channel) -> Step<(OwnedFd, Option<Meanwhile<()>>)> {
     let none = None::<&CStr>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .named("making mounts private")?;
     let store = store_mount().named("mounting a tmpfs")?;
     let proc = detached_mount(c"proc", &[], 0).named("mounting a procfs of the pid namespace")?;
     let (images, root) = images_and_root().named("mounting an empty root")?;
+    attach_to_root(root.as_fd()).named("mounting an empty root")?;
+    nix::unistd::fchdir(root.as_fd()).named("entering the empty root")?;
+    let pivoted = match nix::unistd::pivot_root(".", ".") {
+        Ok(()) => true,
+        // The host runs from an initramfs, which cannot be pivoted away from.
+        Err(Errno::EINVAL) => false,
+        Err(e) => return Err(("leaving the host's root".into(), e)),
+    };
+    nix::unistd::chroot(".").named("entering the empty root")?;
+    nix::unistd::chdir("/").named("entering the empty root")?;
+    let leaving = match pivoted {
+        true => Some(Meanwhile::start(leave_host)?),
+        false => None,
+    };
+    // The supervisor has much to do from here on.
     channel
         .send(
             &Message::Mounts,
             &[store.as_fd(), proc.as_fd(), images.as_fd()],
         )
         .named("handing over the mounts")?;
-    attach_to_root(root.as_fd()).named("mounting an empty root")?;
-    nix::unistd::fchdir(root.as_fd()).named("entering the empty root")?;
-    match nix::unistd::pivot_root(".", ".") {
-        Ok(()) => umount2(".", MntFlags::MNT_DETACH).named("leaving the host's root")?,
-        // The host runs from an initramfs, which cannot be pivoted away from.
-        Err(Errno::EINVAL) => (),
-        Err(e) => return Err(("leaving the host's root".into(), e)),
-    }
-    nix::unistd::chroot(".").named("entering the empty root")?;
-    nix::unistd::chdir("/").named("entering the empty root")?;
-    Ok(proc)
+    Ok((proc, leaving))
 }
 
 /// A tmpfs for Duet alone. One that init mounts belongs to the sandbox's user namespace, where root of
@@ -209,7 +282,8 @@ fn detached_mount(
 }
 
 /// The tmpfs of programs that the kernel is to load ([`duet_syscalls::images`]), and a mount of the one
-/// directory of it that guests see, through which nothing is written. Both are attached nowhere.
+/// directory of it that guests see, through which nothing is written. The first is attached to the root, the
+/// other nowhere.
 fn images_and_root() -> nix::Result<(OwnedFd, OwnedFd)> {
     const ROOM: [(&CStr, &CStr); 3] = [
         (c"mode", c"0755"),
@@ -249,8 +323,6 @@ fn images_and_root() -> nix::Result<(OwnedFd, OwnedFd)> {
         )
     };
     Errno::result(n)?;
-    nix::unistd::fchdir(images.as_fd())?;
-    umount2(".", MntFlags::MNT_DETACH)?;
     Ok((images, root))
 }
 
@@ -289,7 +361,8 @@ fn open_network(proc: BorrowedFd<'_>) -> nix::Result<()> {
     write_setting(proc, c"sys/net/ipv4/ping_group_range", b"0 0")
 }
 
-fn loopback_up() -> nix::Result<()> {
+/// Returns a socket in the network of that device.
+fn loopback_up() -> nix::Result<OwnedFd> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let s = socket(
         AddressFamily::Inet,
@@ -304,7 +377,8 @@ fn loopback_up() -> nix::Result<()> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the structure that the request wants.
-    Errno::result(unsafe { libc::ioctl(s.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
+    Errno::result(unsafe { libc::ioctl(s.as_raw_fd(), libc::SIOCSIFFLAGS, &request) })?;
+    Ok(s)
 }
 
 // ---- the first guest process ----

@@ -14,18 +14,17 @@ use crate::error::{Error, Result};
 /// Host ids that guests of a sandbox started by root have: nobody and nogroup.
 const NOBODY: u32 = 65534;
 
-/// Forks into new user, pid, mount, IPC, UTS and, unless the host's is shared, network namespaces.
-/// Returns the child's pid in the parent and `None` in the child.
+/// Forks into new user, pid, mount, IPC, UTS and, with `network`, network namespaces. Returns the child's pid in the parent and `None` in the child.
 ///
 /// The calling process must have a single thread.
-pub fn fork_into_new(own_network: bool) -> Result<Option<Pid>> {
+pub fn fork_into_new(network: bool) -> Result<Option<Pid>> {
     let mut flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::SIGCHLD;
-    if own_network {
+    if network {
         flags |= libc::CLONE_NEWNET;
     }
     // SAFETY: as fork(2): no stack is given, so the child goes on on its copy of this one.

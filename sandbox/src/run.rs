@@ -25,6 +25,7 @@ use nix::unistd::{Pid, getpid};
 use crate::channel::{Channel, Message};
 use crate::config::{Config, Engine, Messages, Network, Seen};
 use crate::error::{Error, Result};
+use crate::init::OwnNetwork;
 use crate::limits::Groups;
 use crate::look::Look;
 use crate::names::{Names, Setter};
@@ -96,12 +97,19 @@ pub fn run(config: &Config, observer: Option<Arc<dyn Observer>>) -> Result<Outco
         );
     }
 
-    let Some(child) = namespaces::fork_into_new(own_network)? else {
+    // What connects it to the host's looks for it in init from the start. Otherwise init makes it while the
+    // kernel and the supervisor are busy with other things.
+    let network = match config.network {
+        Network::Host => OwnNetwork::No,
+        Network::User(_) => OwnNetwork::Made,
+        Network::None => OwnNetwork::ToBeMade,
+    };
+    let Some(child) = namespaces::fork_into_new(network == OwnNetwork::Made)? else {
         drop(ours);
         init::main(
             &init::Plan {
                 hostname: config.hostname.as_bytes(),
-                own_network,
+                network,
                 scope_abstract_sockets: scoped,
                 argv: &argv,
                 envp: &config.env,
