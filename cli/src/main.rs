@@ -16,7 +16,7 @@ mod trace;
 
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Runs a Linux program in a compatibility layer of its own.
 #[derive(Parser)]
@@ -41,42 +41,126 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Subcommand)]
 enum Command {
-    /// Run a program in a sandbox
     Run(Box<run::Run>),
-    /// Run a program in the layer and show every system call, as strace does
     Trace(Box<trace::Options>),
-    /// Run a program natively, in the layer and in a VM, and show what each costs and where they differ
     Compare(Box<compare::Options>),
-    /// Measure calls, files, processes, memory, network and whole programs in each mode
     Bench(bench::Options),
-    /// Show what Duet does with each system call, or explain one
     Syscalls(syscalls::Options),
-    /// Get, add and list kernels for --mode vm
     Kernel(kernel::Options),
-    /// Check what this host offers, and say what to enable
     Doctor(doctor::Options),
-    /// Run a built-in program and show which of its calls were native and which emulated
     Demo,
-    /// Print a manual page, for man(1)
-    #[command(hide = true)]
     Manual,
-    /// Print a script that lets a shell complete duet's options
-    #[command(hide = true)]
     Completions(manual::Options),
+}
+
+/// A command whose options are made only if it is the one that is asked for: those of all take longer than some
+/// programs run.
+macro_rules! command {
+    ($name:literal, $about:literal) => {
+        clap::Command::new($name).about($about)
+    };
+    ($name:literal, $about:literal, $options:ty) => {
+        command!($name, $about, $options, |command| command)
+    };
+    ($name:literal, $about:literal, $options:ty, $change:expr) => {
+        command!($name, $about).defer(|c| $change(<$options>::augment_args(c).about($about)))
+    };
+}
+
+impl Subcommand for Command {
+    fn augment_subcommands(cli: clap::Command) -> clap::Command {
+        cli.subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommands([
+                command!("run", "Run a program in a sandbox", run::Run),
+                // With strace's letters where it has its options.
+                command!(
+                    "trace",
+                    "Run a program in the layer and show every system call, as strace does",
+                    trace::Options,
+                    |trace: clap::Command| trace.mut_arg("env", |env| env.short('E'))
+                ),
+                command!(
+                    "compare",
+                    "Run a program natively, in the layer and in a VM, and show what each costs and where they differ",
+                    compare::Options
+                ),
+                command!(
+                    "bench",
+                    "Measure calls, files, processes, memory, network and whole programs in each mode",
+                    bench::Options
+                ),
+                command!(
+                    "syscalls",
+                    "Show what Duet does with each system call, or explain one",
+                    syscalls::Options
+                ),
+                command!("kernel", "Get, add and list kernels for --mode vm", kernel::Options),
+                command!(
+                    "doctor",
+                    "Check what this host offers, and say what to enable",
+                    doctor::Options
+                ),
+                command!(
+                    "demo",
+                    "Run a built-in program and show which of its calls were native and which emulated"
+                ),
+                command!("manual", "Print a manual page, for man(1)").hide(true),
+                command!(
+                    "completions",
+                    "Print a script that lets a shell complete duet's options",
+                    manual::Options
+                )
+                .hide(true),
+            ])
+    }
+
+    fn augment_subcommands_for_update(cli: clap::Command) -> clap::Command {
+        Self::augment_subcommands(cli)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        let all = Self::augment_subcommands(clap::Command::default());
+        all.find_subcommand(name).is_some()
+    }
+}
+
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let missing = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
+        let (name, mut options) = matches.remove_subcommand().ok_or_else(missing)?;
+        let options = &mut options;
+        Ok(match name.as_str() {
+            "run" => Command::Run(FromArgMatches::from_arg_matches_mut(options)?),
+            "trace" => Command::Trace(FromArgMatches::from_arg_matches_mut(options)?),
+            "compare" => Command::Compare(FromArgMatches::from_arg_matches_mut(options)?),
+            "bench" => Command::Bench(FromArgMatches::from_arg_matches_mut(options)?),
+            "syscalls" => Command::Syscalls(FromArgMatches::from_arg_matches_mut(options)?),
+            "kernel" => Command::Kernel(FromArgMatches::from_arg_matches_mut(options)?),
+            "doctor" => Command::Doctor(FromArgMatches::from_arg_matches_mut(options)?),
+            "demo" => Command::Demo,
+            "manual" => Command::Manual,
+            "completions" => Command::Completions(FromArgMatches::from_arg_matches_mut(options)?),
+            _ => return Err(missing()),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// What Duet's own failure exits with.
 const FAILURE: u8 = 125;
 
-/// The command line. `duet trace` has strace's letters where it has its options.
-fn command() -> clap::Command {
-    Cli::command().mut_subcommand("trace", |trace| trace.mut_arg("env", |env| env.short('E')))
-}
-
 fn main() -> ExitCode {
-    let parsed = command().try_get_matches();
+    let parsed = Cli::command().try_get_matches();
     let cli = match parsed.and_then(|mut m| Cli::from_arg_matches_mut(&mut m)) {
         Ok(cli) => cli,
         Err(e) => {
@@ -107,8 +191,8 @@ fn main() -> ExitCode {
         Command::Kernel(options) => kernel::main(&options),
         Command::Doctor(options) => doctor::main(&options),
         Command::Demo => demo::main(),
-        Command::Manual => manual::manual(command()),
-        Command::Completions(options) => manual::completions(&options, command()),
+        Command::Manual => manual::manual(Cli::command()),
+        Command::Completions(options) => manual::completions(&options, Cli::command()),
     };
     match result {
         Ok(code) => ExitCode::from(code),

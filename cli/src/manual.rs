@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_page_has_every_option_that_is_shown() {
-        let mut duet = crate::command();
+        let mut duet = <crate::Cli as clap::CommandFactory>::command();
         let text = String::from_utf8(page(duet.clone()).unwrap()).unwrap();
         duet.build();
         for command in duet.get_subcommands().filter(|c| !c.is_hide_set()) {
