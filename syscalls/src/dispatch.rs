@@ -11,6 +11,7 @@ use crate::accounts;
 use crate::agents;
 use crate::handlers;
 use crate::kernel::Kernel;
+use crate::process::serving;
 use crate::table::{self, Verdict, places::Place};
 use crate::task::{Reply, Task};
 
@@ -68,7 +69,7 @@ pub fn handle(kernel: &Arc<Kernel>, call: Call) {
     }
     let result = match agents::take_owed(&task) {
         Some(owed) => Ok(owed),
-        None => handler(&task),
+        None => serving(&task.process, || handler(&task)),
     };
     finish(&task, result);
 }

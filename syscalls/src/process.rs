@@ -32,6 +32,7 @@ pub use status::{controlling_terminal, parent_of, tracer_of};
 use status::{innermost_pid, read_proc};
 pub(crate) use status::{may_be_in, user_ticks};
 pub use table::ProcessTable;
+pub(crate) use table::serving;
 
 /// The program a process runs.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! The table of processes, which finds one by the id of a thread that makes a call.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,6 +27,23 @@ use crate::states::{self, States};
 /// The number of an entry that is not a thread-group leader is trusted this long: far less than it
 /// takes to use up the numbers and give it to somebody else.
 const THREAD_TRUST: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// The process whose call this thread serves. It is there until it is answered.
+    static SERVED: RefCell<Option<Arc<Process>>> = const { RefCell::new(None) };
+}
+
+/// Serves a call of `process`, which asks about itself more than about any other.
+pub(crate) fn serving<T>(process: &Arc<Process>, serve: impl FnOnce() -> T) -> T {
+    struct Restored(Option<Arc<Process>>);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            SERVED.replace(self.0.take());
+        }
+    }
+    let _before = Restored(SERVED.replace(Some(process.clone())));
+    serve()
+}
 
 struct Entry {
     process: Arc<Process>,
@@ -171,6 +189,10 @@ impl ProcessTable {
 
     /// The process with this id in the sandbox's numbers, until it has been waited for.
     pub fn by_guest_pid(&self, pid: i32) -> Option<Arc<Process>> {
+        let served = SERVED.with_borrow(|p| p.clone().filter(|p| p.guest_pid() == pid));
+        if served.is_some() {
+            return served;
+        }
         if let Some(namespace) = self.namespace.get() {
             let outer = namespace.outer(pid).ok().filter(|&p| !self.is_init(p))?;
             let process = self.known_or_entered(outer)?;
