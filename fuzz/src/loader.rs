@@ -71,7 +71,7 @@ fn check(plan: &Plan, block: &[u8], rsp: u64) {
         };
         if let Ok(stack) = rewrite_stack(block, rsp, &fix) {
             assert_eq!(stack.rsp % 16, 0);
-            let records = records_for(plan, 3, Some(4), &stack);
+            let records = records_for(plan, 3, Some(4), &stack, false);
             assert!(encode(&records).len() as u64 <= BUFFER_SIZE);
         }
     }

@@ -162,21 +162,31 @@ pub fn write(tid: Tid, addr: u64, buf: &[u8]) -> Result<()> {
     if buf.is_empty() {
         return Ok(());
     }
-    let local = libc::iovec {
+    write_pieces(tid, [(addr, buf)])
+}
+
+/// Writes each piece at its address, with one call. If one is not writable in full, it is `EFAULT`, and some may be
+/// written.
+pub fn write_pieces<const N: usize>(tid: Tid, pieces: [(u64, &[u8]); N]) -> Result<()> {
+    let local = pieces.map(|(_, buf)| libc::iovec {
         iov_base: buf.as_ptr() as *mut libc::c_void,
         iov_len: buf.len(),
-    };
-    let remote = libc::iovec {
+    });
+    let remote = pieces.map(|(addr, buf)| libc::iovec {
         iov_base: addr as *mut libc::c_void,
         iov_len: buf.len(),
-    };
-    // SAFETY: `local` covers exactly `buf`, which the kernel only reads.
-    let n = unsafe { libc::process_vm_writev(tid.0, &local, 1, &remote, 1, 0) };
-    let written = Errno::result(n).map(|n| n as usize == buf.len());
+    });
+    let (count, total) = (N as libc::c_ulong, pieces.iter().map(|p| p.1.len()).sum());
+    // SAFETY: `local` covers exactly the pieces, which the kernel only reads.
+    let n =
+        unsafe { libc::process_vm_writev(tid.0, local.as_ptr(), count, remote.as_ptr(), count, 0) };
+    let written = Errno::result(n).map(|n| n as usize == total);
     ATTENDED.with_borrow_mut(|a| {
-        a.overwrite(addr, buf.len());
-        if a.tid == tid.0 && written == Ok(true) {
-            a.remember(addr, buf);
+        for (addr, buf) in pieces {
+            a.overwrite(addr, buf.len());
+            if a.tid == tid.0 && written == Ok(true) {
+                a.remember(addr, buf);
+            }
         }
     });
     match written? {

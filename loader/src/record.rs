@@ -32,12 +32,13 @@ impl Record {
 
 /// The records that carry out `plan` in a guest whose initial stack is `stack`. The program's and
 /// the interpreter's files are open in the guest as `program` and `interpreter`; the stub closes
-/// them.
+/// them. Unless the process is `named` already, it is given the program's name.
 pub fn records_for(
     plan: &Plan,
     program: i32,
     interpreter: Option<i32>,
     stack: &Rewritten,
+    named: bool,
 ) -> Vec<Record> {
     // A plan with an interpreter and no file of it ends in EBADF, and the guest with it.
     let fd = |source| match source {
@@ -89,10 +90,12 @@ pub fn records_for(
             [start, len, prot as u64, 0, 0, 0],
         ));
     }
-    records.push(Record::syscall_ignored(
-        libc::SYS_prctl,
-        [libc::PR_SET_NAME as u64, stack.comm, 0, 0, 0, 0],
-    ));
+    if !named {
+        records.push(Record::syscall_ignored(
+            libc::SYS_prctl,
+            [libc::PR_SET_NAME as u64, stack.comm, 0, 0, 0, 0],
+        ));
+    }
     records.push(Record::new(OP_JUMP, [plan.entry, stack.rsp, 0, 0, 0, 0]));
     records
 }

@@ -78,6 +78,9 @@ pub struct PendingExec {
     /// Whether it is known to have succeeded, so that whoever reports is the stub: it is, of one by which the process
     /// gains something.
     pub proven: bool,
+    /// Whether the kernel finds the stub at the path of the program, and so gives the process the name that it is to
+    /// have.
+    pub named: bool,
     /// If the kernel loads the program itself, the copy that it is given, and what the caller held in
     /// its place.
     pub native: Option<Native>,

@@ -215,6 +215,14 @@ impl Task {
         })
     }
 
+    /// Writes two pieces at their addresses. For calls that are notified.
+    pub fn write_both(&self, pieces: [(u64, &[u8]); 2]) -> Result<()> {
+        self.confirm()?;
+        host("process_vm_writev", || {
+            mem::write_pieces(self.call.tid, pieces)
+        })
+    }
+
     /// Whether what was read is the caller's: its thread id may have passed to somebody else.
     fn confirm(&self) -> Result<()> {
         if self.kernel.engine.is_live(&self.call) {

@@ -179,6 +179,7 @@ pub fn run(path: &Path, argv: &[&str], envp: &[&str], aslr: bool) -> Result<Outc
             program.as_raw_fd(),
             interpreter.as_ref().map(|i| fd(&i.0)),
             &stack,
+            false,
         );
         memory.write_all_at(&encode(&records), regs.rsi).unwrap();
         ptrace::syscall(pid, None).unwrap();

@@ -133,13 +133,12 @@ pub fn prepare(
     let mut names = Vec::new();
     let mut argv_prefix: Vec<Vec<u8>> = Vec::new();
     let mut depth = 0;
-    let file = loop {
+    let (file, head) = loop {
         let file = open_program(vfs, cx, &location)?;
-        let mut head = [0; HEAD_SIZE];
-        let n = ReadAt::read_at(&file, &mut head, 0).map_err(|_| Errno::EIO)?;
-        let head = head.get(..n).unwrap_or_default();
-        let Some(script) = Script::parse(head).map_err(ExecError::Load)? else {
-            break file;
+        let head = read_head(&file)?;
+        let line = head.get(..HEAD_SIZE).unwrap_or(&head);
+        let Some(script) = Script::parse(line).map_err(ExecError::Load)? else {
+            break (file, head);
         };
         if depth == MAX_DEPTH {
             return Err(Errno::ELOOP.into());
@@ -168,7 +167,11 @@ pub fn prepare(
         location: location.clone(),
         script: None,
     });
-    let image = Image::parse(&file, length(&file)?).map_err(ExecError::Load)?;
+    let headed = Headed {
+        head: &head,
+        file: &file,
+    };
+    let image = Image::parse(&headed, length(&file)?).map_err(ExecError::Load)?;
     if let Some(index) = image.truncated_segment() {
         log::debug!("segment {index} of the program ends beyond its file");
     }
@@ -183,7 +186,12 @@ pub fn prepare(
                 .resolve(cx, cx.cwd, path, Lookup::FOLLOW)
                 .map_err(missing)?;
             let file = open_program(vfs, cx, &at).map_err(missing)?;
-            let image = Image::parse_interpreter(&file, length(&file)?).map_err(ExecError::Load)?;
+            let headed = Headed {
+                head: &read_head(&file)?,
+                file: &file,
+            };
+            let length = length(&file)?;
+            let image = Image::parse_interpreter(&headed, length).map_err(ExecError::Load)?;
             names.push(Named {
                 path: path.clone(),
                 location: at,
@@ -239,6 +247,7 @@ pub fn prepare(
         state,
         launch,
         proven: false,
+        named: false,
         native: None,
     })
 }
@@ -254,6 +263,31 @@ fn random_word() -> u64 {
         log::warn!("the host has no random numbers; addresses are not randomised");
     }
     u64::from_le_bytes(bytes)
+}
+
+/// What a program begins with: its headers, as a rule.
+fn read_head(file: &File) -> Result<Vec<u8>> {
+    const SIZE: usize = 4096;
+    let mut head = vec![0; SIZE];
+    let n = ReadAt::read_at(file, &mut head, 0).map_err(|_| Errno::EIO)?;
+    head.truncate(n);
+    Ok(head)
+}
+
+/// A file of which the first bytes have been read.
+struct Headed<'a> {
+    head: &'a [u8],
+    file: &'a File,
+}
+
+impl ReadAt for Headed<'_> {
+    fn read_at(&self, buf: &mut [u8], off: u64) -> std::io::Result<usize> {
+        let from_head = ReadAt::read_at(self.head, buf, off)?;
+        if from_head == buf.len() {
+            return Ok(from_head);
+        }
+        ReadAt::read_at(self.file, buf, off)
+    }
 }
 
 fn length(file: &File) -> Result<u64> {
@@ -453,18 +487,20 @@ fn run_stub(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Re
     if is_traced(t) {
         return traced::start(t, path, location);
     }
-    let pending = ready(t, path, &location, SetId::Honoured)?;
+    let mut pending = ready(t, path, &location, SetId::Honoured)?;
     let gains = gains(&t.state.creds, &pending.state.creds);
-    *t.process.pending_exec.lock() = Some(pending);
     let kernel = &t.kernel;
+    // The kernel finds the stub where it looks for the program, unless it looks in a directory of the caller's.
+    // Who gains something is attached to all the same, as nobody may trace it.
+    let by_path = !gains && !is_relative_to_descriptor(t, path);
+    pending.named = by_path && kernel.images.lead_to_stub(path).is_ok();
+    let by_path = pending.named;
+    *t.process.pending_exec.lock() = Some(pending);
     // Who comes to trace it meanwhile is found below; who reads its memory, by nothing else.
     if gains && !kernel.lookers.are_done(t.process.serial(), LOOK) {
         return Err(Errno::EAGAIN);
     }
-    // The kernel finds the stub where it looks for the program, unless it looks in a directory of the caller's.
-    // Who gains something is attached to all the same, as nobody may trace it.
-    let by_path = !gains && !is_relative_to_descriptor(t, path);
-    if by_path && kernel.images.lead_to_stub(path).is_ok() {
+    if by_path {
         return Ok(Reply::Run);
     }
     let stub = inject_stub(t)?;
@@ -566,13 +602,13 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
         let pending = t.process.pending_exec.lock();
         pending
             .as_ref()
-            .map(|p| (p.state.clone(), p.launch.clone(), p.proven))
+            .map(|p| (p.state.clone(), p.launch.clone(), p.proven, p.named))
     };
     let first = || t.kernel.processes.take_first_launch();
-    let (mut state, launch, proven) = match pending {
+    let (mut state, launch, proven, named) = match pending {
         Some(pending) => pending,
         None => first()
-            .map(|p| (p.state, p.launch, true))
+            .map(|p| (p.state, p.launch, true, false))
             .ok_or(Errno::EPERM)?,
     };
     // Any thread may make this call while another executes a program, or after that has failed, and which file it
@@ -580,7 +616,7 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
     let gains = gains(&t.state.creds, &state.creds);
     let handed_over = match gains && (!proven || is_looked_into(t)) {
         true => Err(Errno::EPERM),
-        false => hand_over(t, &launch, rsp, buffer, size),
+        false => hand_over(t, &launch, named, [rsp, buffer, size]),
     };
     match handed_over {
         Ok((count, auxv)) => {
@@ -614,13 +650,13 @@ fn is_looked_into(t: &Task) -> bool {
     t.kernel.engine.leaves_tracing() && (is_traced() || looks())
 }
 
-/// Returns the number of records, and the auxiliary vector.
+/// Corrects the stack at `rsp` and writes the records to the buffer of this size. Returns the number of records,
+/// and the auxiliary vector. `named`: as in [`PendingExec`].
 fn hand_over(
     t: &Task,
     launch: &Launch,
-    rsp: u64,
-    buffer: u64,
-    size: u64,
+    named: bool,
+    [rsp, buffer, size]: [u64; 3],
 ) -> Result<(i64, Arc<[u8]>)> {
     let plan = launch.plan.as_ref().map_err(LoadError::errno)?;
     let comm = launch
@@ -654,7 +690,7 @@ fn hand_over(
         }
         None => (engine.inject(&t.call, program, None, true)?, None),
     };
-    let mut records = records_for(plan, program, interpreter, &stack);
+    let mut records = records_for(plan, program, interpreter, &stack, named);
     for record in &mut records {
         record.change_args(|args| duet_intercept::marked(args, t.kernel.mark));
     }
@@ -662,8 +698,7 @@ fn hand_over(
     if script.len() as u64 > size {
         return Err(Errno::ENOMEM);
     }
-    t.write(stack.rsp, &stack.bytes)?;
-    t.write(buffer, &script)?;
+    t.write_both([(stack.rsp, &stack.bytes), (buffer, &script)])?;
     let auxv = stack.bytes.get(stack.auxv.clone()).unwrap_or_default();
     Ok((records.len() as i64, auxv.into()))
 }
