@@ -206,7 +206,23 @@ fn host(path: &Path, options: HostOptions) -> Result<Arc<HostFs>> {
     let failed = |e: std::io::Error| Error::Failed(format!("{}: {e}", path.display()));
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let fd = nix::fcntl::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-    HostFs::new(fd, options).map_err(failed)
+    let journals = journals();
+    HostFs::with_journal(fd, options, journals.as_deref()).map_err(failed)
+}
+
+/// Where owners of symbolic links and the like in an ordinary user's trees are kept: `$XDG_STATE_HOME/duet/owners`
+/// or `~/.local/state/duet/owners`. Root sets them for real.
+fn journals() -> Option<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let absolute = |name| {
+        let path = std::env::var_os(name).map(PathBuf::from);
+        path.filter(|p| p.is_absolute())
+    };
+    let state = absolute("XDG_STATE_HOME");
+    let state = state.or_else(|| absolute("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("duet/owners"))
 }
 
 /// As whose the guest sees what the caller owns on the host, outside trees made for guests.

@@ -15,6 +15,17 @@ const NOBODY: u32 = 65534;
 
 /// `duet run` as nobody, from copies that nobody can reach; `None` (and a skip) unless root.
 fn as_nobody(test: &str, options: &[&str], program: &Path, args: &[&str]) -> Option<Output> {
+    as_nobody_at(Path::new("/tmp"), test, options, program, args)
+}
+
+/// The same with this home directory.
+fn as_nobody_at(
+    home: &Path,
+    test: &str,
+    options: &[&str],
+    program: &Path,
+    args: &[&str],
+) -> Option<Output> {
     if !is_root() {
         skip(
             test,
@@ -40,7 +51,7 @@ fn as_nobody(test: &str, options: &[&str], program: &Path, args: &[&str]) -> Opt
         .args(args)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/tmp")
+        .env("HOME", home)
         .current_dir("/");
     command.uid(NOBODY).gid(NOBODY);
     Some(command_output(command, b""))
@@ -131,26 +142,29 @@ fn shell() {
     }
 }
 
-/// A tree that nobody owns can be changed by nobody's fake root, owners and devices included.
+/// A tree that nobody owns can be changed by nobody's fake root, owners and devices included, and is so again.
 #[test]
 fn tree_of_nobody() {
     let Some(busybox) = host_tool("busybox") else {
         return skip("tree_of_nobody", "no busybox (package busybox-static)");
     };
-    let dir = tempdir();
+    let (dir, home) = (tempdir(), tempdir());
     let bin = dir.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     copy_program(&busybox, bin.join("busybox"));
     if is_root() {
-        for path in [dir.path(), &bin, &bin.join("busybox")] {
+        for path in [dir.path(), home.path(), &bin, &bin.join("busybox")] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
     }
     let root = dir.path().to_str().unwrap();
-    let script = "b=/bin/busybox; $b echo x > /f; $b chown 12:34 /f; $b chmod 4711 /f; $b mknod /d c 1 3; $b stat -c '%u:%g %a %F' /f /d /bin";
+    let script = "b=/bin/busybox; $b echo x > /f; $b chown 12:34 /f; $b chmod 4711 /f; $b mknod /d c 1 3; \
+        $b ln -s f /l; $b chown -h 5:6 /l; $b mkfifo /p; $b chown 7:8 /p; $b ln -s f /gone; $b chown -h 9:9 /gone; \
+        $b rm /gone; $b mv /l /m; $b stat -c '%u:%g %a %F' /f /d /m /p /bin";
     let run = |rw: &[&str], script: &str| {
         let options: Vec<_> = ["--rootfs", root].iter().chain(rw).copied().collect();
-        as_nobody(
+        as_nobody_at(
+            home.path(),
             "tree_of_nobody",
             &options,
             Path::new("/bin/busybox"),
@@ -162,14 +176,20 @@ fn tree_of_nobody() {
     };
     assert_eq!(
         first.stdout,
-        "12:34 4711 regular file\n0:0 644 character special file\n0:0 755 directory\n",
+        "12:34 4711 regular file\n0:0 644 character special file\n5:6 777 symbolic link\n7:8 644 fifo\n0:0 755 directory\n",
         "{first:?}"
     );
-    let again = run(&[], "/bin/busybox stat -c '%u:%g %a %F' /f /d").unwrap();
-    assert_eq!(
-        again.stdout, "12:34 4711 regular file\n0:0 644 character special file\n",
-        "{again:?}"
-    );
+    // Without --rw too. A new link has nothing of an old one.
+    let script = "b=/bin/busybox; $b ln -s f /gone; $b stat -c '%u:%g %a %F' /f /d /m /p /gone";
+    for rw in [&[][..], &["--rw"]] {
+        let again = run(rw, script).unwrap();
+        assert_eq!(
+            again.stdout,
+            "12:34 4711 regular file\n0:0 644 character special file\n5:6 777 symbolic link\n7:8 644 fifo\n\
+             0:0 777 symbolic link\n",
+            "{again:?}"
+        );
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Each inode holds an `O_PATH` descriptor that was opened relative to its parent's, one component
 //! at a time and without following symbolic links, so nothing that happens on the host can lead an
 //! operation out of the tree. What the host user may not set (owners, set-id bits, device numbers)
-//! is kept beside the node, in the attribute `user.duet.meta`.
+//! is kept beside the node, in the attribute `user.duet.meta`, and of nodes that can hold none in a file
+//! outside of the tree ([`HostFs::with_journal`]) or in memory.
 //!
 //! A tree that is not `shared` must have no other writer, a second `HostFs` included: what is read of
 //! it is remembered.
@@ -12,6 +13,7 @@
 //! which is held during host I/O.
 
 mod inode;
+mod journal;
 mod meta;
 mod ownership;
 mod read_dir;
@@ -29,6 +31,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 pub use self::inode::HostInode;
+use self::journal::Journal;
 pub use self::meta::IdMap;
 use self::meta::Meta;
 use self::sys::Stat;
@@ -72,6 +75,8 @@ pub struct HostFs {
     root: Arc<HostInode>,
 }
 
+type Memory = HashMap<BackingId, (Option<Timespec>, Meta)>;
+
 /// What the inodes of one `HostFs` share.
 struct Tree {
     options: HostOptions,
@@ -83,7 +88,8 @@ struct Tree {
     /// Host device numbers and the anonymous ones shown for them.
     devs: Mutex<Vec<(u64, u64)>>,
     /// Records of nodes that can hold no attribute, with the node's birth to tell a reused number.
-    memory: Mutex<HashMap<BackingId, (Option<Timespec>, Meta)>>,
+    journal: Option<Journal>,
+    memory: Mutex<Memory>,
     /// Length of `memory`, to pass it by without the lock.
     memory_len: AtomicUsize,
     /// Open directory streams kept between two reads.
@@ -105,17 +111,47 @@ impl HostFs {
 
     /// The tree whose root is `fd`, which may be an `O_PATH` descriptor.
     pub fn new(fd: OwnedFd, options: HostOptions) -> std::io::Result<Arc<HostFs>> {
+        HostFs::with_journal(fd, options, None)
+    }
+
+    /// The same; what cannot be kept beside a node is kept in a file in the directory `journals`, which is made
+    /// when it is needed.
+    pub fn with_journal(
+        fd: OwnedFd,
+        options: HostOptions,
+        journals: Option<&Path>,
+    ) -> std::io::Result<Arc<HostFs>> {
         let cwd = nix::fcntl::AT_FDCWD;
         let proc_fd = sys::open_at(cwd, c"/proc/self/fd", libc::O_PATH | libc::O_DIRECTORY, 0)?;
         let stat = sys::stat(fd.as_fd(), b"")?;
+        let opened = journals.and_then(|dir| match Journal::open(dir, &stat) {
+            Ok(opened) => opened,
+            Err(e) => {
+                log::warn!("owners of links, as {} keeps them: {e}", dir.display());
+                None
+            }
+        });
+        let (journal, records) = opened.unzip();
+        let memory: Memory = records
+            .into_iter()
+            .flatten()
+            .map(|(ino, (birth, meta))| {
+                let id = BackingId {
+                    dev: stat.id.dev,
+                    ino,
+                };
+                (id, (Some(birth), meta))
+            })
+            .collect();
         let tree = Arc::new(Tree {
             options,
             privileged: nix::unistd::geteuid().is_root(),
             proc_fd,
             inodes: Mutex::default(),
             devs: Mutex::default(),
-            memory: Mutex::default(),
-            memory_len: AtomicUsize::new(0),
+            journal,
+            memory_len: AtomicUsize::new(memory.len()),
+            memory: Mutex::new(memory),
             streams: AtomicUsize::new(0),
             temp: AtomicU64::new(0),
         });
@@ -231,11 +267,22 @@ impl Tree {
             return;
         }
         let mut memory = self.memory.lock();
-        match meta {
+        let before = match meta {
             Some(meta) => memory.insert(id, (birth, meta)),
             None => memory.remove(&id),
         };
         self.memory_len.store(memory.len(), Ordering::Release);
+        drop(memory);
+        if before == meta.map(|meta| (birth, meta)) {
+            return;
+        }
+        let birth = birth.or(before.and_then(|(birth, _)| birth));
+        if let (Some(journal), Some(birth)) = (&self.journal, birth)
+            && journal.dev() == id.dev
+            && let Err(e) = journal.add(id.ino, birth, meta)
+        {
+            log::warn!("the owner of a link is kept for this run only: {e}");
+        }
     }
 
     /// A name that nobody else uses, for a node that gets its own one step later.
