@@ -6,7 +6,7 @@
 //! nobody has used since its last visit.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -29,6 +29,32 @@ struct Link {
     name: Arc<[u8]>,
 }
 
+/// What a look-up in a file system that others change may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// On nothing: the file system is asked.
+    Nothing,
+    /// On what has been noted of changes, [`FileSystem::catch_up`] having been called.
+    Stamps,
+}
+
+/// Whether `name` in `dir`, of a file system that others change, still leads to `child`.
+fn confirm(dir: &Dentry, name: &[u8], child: Option<&Dentry>, trust: Trust) -> bool {
+    let inode = &dir.inode;
+    let (Trust::Stamps, Some(child)) = (trust, child) else {
+        return inode.revalidate(name, child.map(|c| &*c.inode));
+    };
+    let stamp = inode.stamp(name);
+    if stamp.is_some_and(|stamp| stamp == child.confirmed.load(Ordering::Acquire)) {
+        return true;
+    }
+    let valid = inode.revalidate(name, Some(&*child.inode));
+    if let Some(stamp) = stamp.filter(|_| valid) {
+        child.confirmed.store(stamp, Ordering::Release);
+    }
+    valid
+}
+
 /// A cached answer to a look-up.
 pub(crate) enum Child {
     Positive(Arc<Dentry>),
@@ -47,6 +73,8 @@ pub struct Dentry {
     mounted: AtomicU32,
     state: AtomicU8,
     used: AtomicBool,
+    /// The stamp of its name ([`Inode::stamp`]) with which it was last confirmed, 0 if it has none.
+    confirmed: AtomicU64,
     /// The host file last opened under this name.
     opened: Mutex<Option<BackingId>>,
 }
@@ -72,6 +100,7 @@ impl Dentry {
             mounted: AtomicU32::new(0),
             state: AtomicU8::new(0),
             used: AtomicBool::new(true),
+            confirmed: AtomicU64::new(0),
             opened: Mutex::new(None),
         })
     }
@@ -243,8 +272,13 @@ impl Super {
         self.dev
     }
 
+    /// Whether others may change it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.policy == DentryPolicy::Revalidate
+    }
+
     /// What is cached of `name` in `dir`: `None` if nothing is.
-    fn cached(&self, dir: &Dentry, name: &[u8]) -> Option<Option<Arc<Dentry>>> {
+    fn cached(&self, dir: &Dentry, name: &[u8], trust: Trust) -> Option<Option<Arc<Dentry>>> {
         let child = match dir.children.read().get(name)? {
             Child::Positive(dentry) => {
                 dentry.touch();
@@ -257,9 +291,7 @@ impl Super {
         };
         let valid = match self.policy {
             DentryPolicy::Exclusive => true,
-            DentryPolicy::Revalidate => dir
-                .inode
-                .revalidate(name, child.as_ref().map(|c| &*c.inode)),
+            DentryPolicy::Revalidate => confirm(dir, name, child.as_deref(), trust),
             DentryPolicy::Never => false,
         };
         // What carries a mount stays where it is, whatever its file system says.
@@ -272,11 +304,12 @@ impl Super {
         dir: &Arc<Dentry>,
         name: &[u8],
         caller: &dyn crate::Caller,
+        trust: Trust,
     ) -> Result<Option<Arc<Dentry>>> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        if let Some(answer) = self.cached(dir, name) {
+        if let Some(answer) = self.cached(dir, name, trust) {
             return Ok(answer);
         }
         if self.policy == DentryPolicy::Never {
@@ -300,7 +333,7 @@ impl Super {
             return Err(Errno::ENAMETOOLONG);
         }
         let dir = guard.dir;
-        if let Some(answer) = self.cached(dir, name) {
+        if let Some(answer) = self.cached(dir, name, Trust::Nothing) {
             return Ok(answer);
         }
         if dir.is_dead() {
@@ -412,6 +445,7 @@ impl Super {
 
     fn place(&self, dir: &Arc<Dentry>, name: &[u8], dentry: &Arc<Dentry>) {
         let name: Arc<[u8]> = Arc::from(name);
+        dentry.confirmed.store(0, Ordering::Release);
         *dentry.link.write() = Link {
             parent: Some(dir.clone()),
             name: name.clone(),

@@ -18,7 +18,8 @@ use crate::watch::{Arrival, Budget, Departure, Place};
 pub enum DentryPolicy {
     /// Nobody but the VFS changes it: cached entries (negative ones too) hold until the VFS changes them.
     Exclusive,
-    /// Others may change it: a cached entry is confirmed with [`Inode::revalidate`] at each use.
+    /// Others may change it: a cached entry is confirmed with [`Inode::revalidate`] at each use, unless a walk
+    /// just passes through it and [`Inode::stamp`] says that it still holds.
     Revalidate,
     /// Entries come and go by themselves (`/proc`): nothing is cached.
     Never,
@@ -68,6 +69,14 @@ pub trait FileSystem: Send + Sync {
     fn statfs(&self) -> Result<StatFs>;
     /// How its dentries may be cached.
     fn dentry_policy(&self) -> DentryPolicy;
+    /// With [`DentryPolicy::Revalidate`]: takes note of what others have changed until now. False if that
+    /// cannot be said, so that no [`Inode::stamp`] may be relied on.
+    fn catch_up(&self) -> bool {
+        false
+    }
+    /// With [`DentryPolicy::Revalidate`]: from now on no stamp may be relied on, as a guest is told of changes as
+    /// early as Duet is.
+    fn distrust(&self) {}
     /// How many file systems lie on one another in it: 0 unless it is made of others.
     fn stack_depth(&self) -> u32 {
         0
@@ -166,6 +175,13 @@ pub trait Inode: Send + Sync + 'static {
     /// With [`DentryPolicy::Revalidate`]: whether `name` still leads to `child` (`None`: to nothing).
     fn revalidate(&self, _name: &[u8], _child: Option<&dyn Inode>) -> bool {
         true
+    }
+
+    /// With [`DentryPolicy::Revalidate`], of a name that was there when last asked: a number that is not 0. As
+    /// long as it is the same, after [`FileSystem::catch_up`], the name leads where it led. `None` if nobody
+    /// would tell.
+    fn stamp(&self, _name: &[u8]) -> Option<u64> {
+        None
     }
 
     /// Entries behind `cookie` (0: from the start; `.` and `..` are not among them) in a stable

@@ -251,6 +251,20 @@ impl Vfs {
         root
     }
 
+    /// A guest is about to be told of changes by the host.
+    pub(crate) fn distrust_shared(&self) {
+        let supers: Vec<_> = self
+            .supers
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        supers
+            .iter()
+            .filter(|sb| sb.is_shared())
+            .for_each(|sb| sb.fs().distrust());
+    }
+
     /// Which place a descriptor of the guest is, by the host inode it leads to; `None` if the VFS has
     /// not made it, or has forgotten it.
     pub fn locate(&self, id: BackingId) -> Option<Location> {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bitflags::bitflags;
 
 use crate::account::{self, Place, Step};
-use crate::dentry::{Dentry, Super};
+use crate::dentry::{Dentry, Super, Trust};
 use crate::inode::{Caller, Inode, MagicLink};
 use crate::mount::Mount;
 use crate::types::*;
@@ -211,6 +211,8 @@ pub(crate) struct Walk<'a> {
     pos: usize,
     links: u32,
     renames: u64,
+    /// The file system whose changes were last taken note of, by address, and whether that says anything.
+    noted: Option<(usize, bool)>,
 }
 
 impl<'a> Walk<'a> {
@@ -249,6 +251,7 @@ impl<'a> Walk<'a> {
             pos: 0,
             links: 0,
             renames: vfs.renames.load(Ordering::Acquire),
+            noted: None,
         })
     }
 
@@ -283,7 +286,8 @@ impl<'a> Walk<'a> {
                 b".." => self.dotdot()?,
                 _ if last => return Ok(Last::Name { start, end, slash }),
                 _ => {
-                    let Some(next) = self.child(start, end)? else {
+                    let trust = self.trust();
+                    let Some(next) = self.find(start, end, trust)? else {
                         return Err(Errno::ENOENT);
                     };
                     if next.kind() == FileType::Symlink {
@@ -303,10 +307,32 @@ impl<'a> Walk<'a> {
             .map_or(self.path.len(), |n| from + n)
     }
 
-    /// The child `path[start..end]` of `at`, through mounts.
+    /// What may be relied on where the walk is. Changes are taken note of once: all that it passes through was
+    /// so at that moment, or is found to be so later.
+    fn trust(&mut self) -> Trust {
+        let sb = self.at.sb();
+        if !sb.is_shared() {
+            return Trust::Nothing;
+        }
+        let key = Arc::as_ptr(sb) as usize;
+        let says = match self.noted {
+            Some((noted, says)) if noted == key => says,
+            _ => sb.fs().catch_up(),
+        };
+        self.noted = Some((key, says));
+        if says { Trust::Stamps } else { Trust::Nothing }
+    }
+
+    /// The child `path[start..end]` of `at`, through mounts. What a path ends in is always asked for: when a change
+    /// is seen by others before it is told, it concerns a directory on the way at most.
     pub(crate) fn child(&self, start: usize, end: usize) -> Result<Option<Location>> {
+        self.find(start, end, Trust::Nothing)
+    }
+
+    fn find(&self, start: usize, end: usize, trust: Trust) -> Result<Option<Location>> {
         let name = self.name(start, end);
-        let found = self.at.sb().lookup(&self.at.dentry, name, self.cx.caller)?;
+        let (dir, caller) = (&self.at.dentry, self.cx.caller);
+        let found = self.at.sb().lookup(dir, name, caller, trust)?;
         let Some(dentry) = found else {
             account::note(|| Step::missing(&self.at, self.cx.root, name));
             return Ok(None);

@@ -245,6 +245,9 @@ impl Vfs {
     pub fn watched_path(&self, loc: &Location) -> Result<Watched> {
         let is_dir = loc.kind() == FileType::Directory;
         let exclusive = loc.sb().fs().dentry_policy() != DentryPolicy::Never;
+        if loc.sb().is_shared() {
+            self.distrust_shared();
+        }
         match loc.inode().watched_path() {
             Err(Errno::EOPNOTSUPP | Errno::ECONNREFUSED) if is_dir && exclusive => {
                 let shadow = self.shadow(loc.sb(), &loc.dentry, true)?;

@@ -9,9 +9,10 @@ use nix::fcntl::{AtFlags, RenameFlags};
 use nix::sys::socket::UnixAddr;
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::Tree;
+use super::changes::{self, Directory};
 use super::meta::Meta;
 use super::ownership::Known;
 use super::read_dir::Stream;
@@ -38,6 +39,11 @@ const OPEN_FLAGS: i32 = libc::O_ACCMODE
 /// Longest path that `struct sockaddr_un` holds, without the NUL.
 const SUN_PATH_MAX: usize = 107;
 
+/// How often a directory is asked about before it is watched.
+const OFTEN: u32 = 32;
+/// Stands for a directory that cannot be.
+const NEVER: u32 = u32::MAX;
+
 /// A node of the host.
 pub struct HostInode {
     pub(super) tree: Arc<Tree>,
@@ -56,6 +62,10 @@ pub struct HostInode {
     pub(super) stream: Mutex<Option<Stream>>,
     /// Whether stand-ins may be among the entries: 0 unknown, 1 no, 2 yes.
     pub(super) nodes: AtomicU8,
+    /// Of a directory that others may change: the last watch, and how often it was asked about without one,
+    /// or [`NEVER`].
+    watched: RwLock<Option<Arc<Directory>>>,
+    asked: AtomicU32,
 }
 
 /// Whether the descriptor lies on a file system through which the kernel shows itself.
@@ -106,6 +116,8 @@ impl HostInode {
             known: Mutex::default(),
             stream: Mutex::new(None),
             nodes: AtomicU8::new(0),
+            watched: RwLock::new(None),
+            asked: AtomicU32::new(0),
         };
         if inode.kind == FileType::Regular && stat.size == 0 {
             let meta = inode.load_meta(stat)?;
@@ -226,6 +238,36 @@ impl HostInode {
         }
     }
 
+    /// What `stamp` says of the watch on this directory. Without a watch, one is made once it is worth it.
+    fn told(&self, stamp: impl FnOnce(&Directory) -> Option<u64>) -> Option<u64> {
+        if !self.tree.options.shared || self.sealed || self.kind != FileType::Directory {
+            return None;
+        }
+        if let Some(directory) = self.watched.read().as_deref().filter(|d| d.is_live()) {
+            return stamp(directory);
+        }
+        if self.asked.load(Ordering::Relaxed) == NEVER {
+            return None;
+        }
+        if self.asked.fetch_add(1, Ordering::Relaxed) % OFTEN == OFTEN - 1 {
+            if !changes::tells(self.fd()) {
+                self.asked.store(NEVER, Ordering::Relaxed);
+                return None;
+            }
+            let mut watched = self.watched.write();
+            if !watched.as_ref().is_some_and(|d| d.is_live()) {
+                *watched = self.tree.changes.watch(self.fd());
+            }
+        }
+        None
+    }
+
+    /// A number that stays the same as long as the attributes of this directory do; `None` if nobody would tell.
+    pub(super) fn own_stamp(&self) -> Option<u64> {
+        let changes = &self.tree.changes;
+        self.told(|directory| changes.catch_up().then(|| changes.own_stamp(directory)))
+    }
+
     fn open_host(&self, flags: i32) -> Result<OwnedFd> {
         let path = FdPath::new(self.fd());
         let flags = flags & OPEN_FLAGS | libc::O_NOCTTY;
@@ -253,6 +295,9 @@ impl HostInode {
 impl Drop for HostInode {
     fn drop(&mut self) {
         self.tree.forget(self.id);
+        if let Some(directory) = self.watched.get_mut().take() {
+            self.tree.changes.unwatch(&directory);
+        }
         if self.stream.get_mut().is_some() {
             self.tree.streams.fetch_sub(1, Ordering::Relaxed);
         }
@@ -279,7 +324,7 @@ impl Inode for HostInode {
         let mut known = self.known.lock();
         let meta = self.shown(&mut known, &stat)?;
         if !self.tree.options.shared && self.version.load(Ordering::Acquire) == version {
-            known.owner = Some((meta.mode, meta.uid, meta.gid));
+            known.owner = Some((None, (meta.mode, meta.uid, meta.gid)));
         }
         drop(known);
         Ok(Attr {
@@ -301,11 +346,22 @@ impl Inode for HostInode {
     }
 
     fn owner(&self) -> Result<(u32, u32, u32)> {
-        if let Some(owner) = self.known.lock().owner {
-            return Ok(owner);
+        let told = self.own_stamp();
+        {
+            let known = self.known.lock();
+            match known.owner {
+                Some((at, owner)) if !self.tree.options.shared || at.is_some() && at == told => {
+                    return Ok(owner);
+                }
+                _ => (),
+            }
         }
         let attr = self.attr()?;
-        Ok((attr.mode, attr.uid, attr.gid))
+        let owner = (attr.mode, attr.uid, attr.gid);
+        if told.is_some() {
+            self.known.lock().owner = Some((told, owner));
+        }
+        Ok(owner)
     }
 
     fn set_attr(&self, changes: &SetAttr) -> Result<()> {
@@ -358,6 +414,11 @@ impl Inode for HostInode {
             Some(Some(known)) => found.is_ok_and(|stat| stat.id == known.id),
             Some(None) => false,
         }
+    }
+
+    fn stamp(&self, name: &[u8]) -> Option<u64> {
+        let changes = &self.tree.changes;
+        self.told(|directory| changes.stamp(directory, self.fd(), name))
     }
 
     fn read_dir(

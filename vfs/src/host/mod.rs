@@ -12,6 +12,7 @@
 //! Lock order: an inode's `state`, then the tree's tables (`inodes`, `devs`, `memory`), none of
 //! which is held during host I/O.
 
+mod changes;
 mod inode;
 mod journal;
 mod meta;
@@ -30,6 +31,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use self::changes::Changes;
 pub use self::inode::HostInode;
 use self::journal::Journal;
 pub use self::meta::IdMap;
@@ -95,6 +97,8 @@ struct Tree {
     /// Open directory streams kept between two reads.
     streams: AtomicUsize,
     temp: AtomicU64,
+    /// What others change, if it is shared.
+    changes: Changes,
 }
 
 impl HostFs {
@@ -154,6 +158,7 @@ impl HostFs {
             memory: Mutex::new(memory),
             streams: AtomicUsize::new(0),
             temp: AtomicU64::new(0),
+            changes: Changes::new(),
         });
         let root = tree.reopen(fd.as_fd())?;
         let root = tree.instantiate(root, &stat, None)?;
@@ -190,6 +195,14 @@ impl FileSystem for HostFs {
         } else {
             DentryPolicy::Exclusive
         }
+    }
+
+    fn catch_up(&self) -> bool {
+        self.tree.changes.catch_up()
+    }
+
+    fn distrust(&self) {
+        self.tree.changes.stop();
     }
 }
 

@@ -18,8 +18,11 @@ use crate::types::*;
 pub(super) struct Known {
     /// The record (`None` inside: there is none), and the host's ctime at which it was read.
     pub(super) meta: Option<(Timespec, Option<Meta>)>,
-    /// Mode, user and group for permission checks, in a tree that nobody else changes.
-    pub(super) owner: Option<(u32, u32, u32)>,
+    /// The directory's stamp before it was read.
+    told: Option<u64>,
+    /// Mode, user and group for permission checks: in a tree that nobody else changes, or with the
+    /// directory's stamp before they were read.
+    pub(super) owner: Option<(Option<u64>, (u32, u32, u32))>,
 }
 
 /// Whether the host lets this type of node carry `user.*` attributes.
@@ -58,9 +61,15 @@ impl HostInode {
         let shared = self.tree.options.shared;
         let meta = match known.meta {
             Some((ctime, meta)) if !shared || ctime == stat.ctime => meta,
-            _ => {
-                let meta = self.load_meta(stat)?;
+            before => {
+                // A directory's ctime changes with its entries; the record has changed only if it is told.
+                let told = self.own_stamp();
+                let meta = match before {
+                    Some((_, meta)) if told.is_some() && told == known.told => meta,
+                    _ => self.load_meta(stat)?,
+                };
                 known.meta = Some((stat.ctime, meta));
+                known.told = told;
                 meta
             }
         };

@@ -31,10 +31,9 @@ pub(super) struct Stat {
 }
 
 /// `statx` of `name` in `dir` (of `dir` itself if `name` is empty), never following a symbolic link.
-pub(super) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
+fn statx(dir: BorrowedFd<'_>, name: &[u8], mask: u32) -> Result<libc::statx> {
     let mut raw = std::mem::MaybeUninit::<libc::statx>::uninit();
     let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
     let res = name.with_nix_path(|path| {
         // SAFETY: `path` is a C string and `raw` has room for one `struct statx`.
         host("statx", || unsafe {
@@ -49,7 +48,24 @@ pub(super) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     })?;
     Errno::result(res)?;
     // SAFETY: the call succeeded, so the kernel has filled the whole structure.
-    let raw = unsafe { raw.assume_init() };
+    Ok(unsafe { raw.assume_init() })
+}
+
+/// The mount that `fd` lies on, as `/proc/self/mountinfo` numbers it; `None` before Linux 5.8.
+pub(super) fn mount_id(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    let raw = statx(fd, b"", libc::STATX_MNT_ID)?;
+    Ok((raw.stx_mask & libc::STATX_MNT_ID != 0).then_some(raw.stx_mnt_id))
+}
+
+/// Whether the names of a directory are encrypted.
+pub(super) fn is_encrypted(fd: BorrowedFd<'_>) -> Result<bool> {
+    let raw = statx(fd, b"", 0)?;
+    Ok(raw.stx_attributes & libc::STATX_ATTR_ENCRYPTED as u64 != 0)
+}
+
+/// The attributes of `name` in `dir` (of `dir` itself if `name` is empty), never following a symbolic link.
+pub(super) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
+    let raw = statx(dir, name, libc::STATX_BASIC_STATS | libc::STATX_BTIME)?;
     let time = |t: libc::statx_timestamp| Timespec {
         sec: t.tv_sec,
         nsec: t.tv_nsec,

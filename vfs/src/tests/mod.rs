@@ -3,6 +3,7 @@
 mod accounts;
 mod against_linux;
 mod cache;
+mod changed;
 mod dropped;
 mod open_table;
 mod outside;
