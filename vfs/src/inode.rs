@@ -149,6 +149,12 @@ pub trait Inode: Send + Sync + 'static {
     /// Fresh attributes.
     fn attr(&self) -> Result<Attr>;
 
+    /// Links and blocks of 512 bytes, where that is all that is wanted of the attributes.
+    fn links_and_blocks(&self) -> Result<(u32, u64)> {
+        let a = self.attr()?;
+        Ok((a.nlink, a.blocks))
+    }
+
     /// Which layer of its file system it shows from; without a host call.
     fn layer(&self) -> Layer {
         Layer::Only

@@ -145,14 +145,14 @@ impl FileTable {
         let Some(location) = self.get(id) else {
             return;
         };
-        let attr = location.attr();
-        if attr.is_ok_and(|a| a.nlink > 0) {
+        let held = location.inode().links_and_blocks();
+        if held.is_ok_and(|(links, _)| links > 0) {
             return;
         }
         // As if all were like this one.
         let dirs = location.dentry.dead_ancestors(NAMELESS_DIRS) * (others + 1);
         let many = others >= NAMELESS_MAX || dirs > NAMELESS_DIRS;
-        if many || !attr.is_ok_and(|a| a.blocks.saturating_mul(512) <= NAMELESS_BYTES) {
+        if many || !held.is_ok_and(|(_, blocks)| blocks.saturating_mul(512) <= NAMELESS_BYTES) {
             let dropped = self.entries.write().remove(&id);
             drop(dropped);
         } else {

@@ -68,6 +68,15 @@ pub struct HostInode {
     asked: AtomicU32,
 }
 
+/// What is known of the record beside a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record {
+    /// It is to be looked for.
+    Unknown,
+    /// There is none, as the node has just been made.
+    None,
+}
+
 /// Whether the descriptor lies on a file system through which the kernel shows itself.
 fn is_kernel_interface(fd: BorrowedFd<'_>) -> bool {
     /// `f_type` of bpf, binfmt_misc, cgroup, cgroup2, configfs, debugfs, devpts, efivarfs, proc,
@@ -101,6 +110,7 @@ impl HostInode {
         fd: OwnedFd,
         stat: &Stat,
         parent: Option<&HostInode>,
+        record: Record,
     ) -> Result<HostInode> {
         let same = parent.filter(|p| p.id.dev == stat.id.dev);
         let sealed = parent.is_some() && same.is_none() && is_kernel_interface(fd.as_fd());
@@ -120,7 +130,10 @@ impl HostInode {
             asked: AtomicU32::new(0),
         };
         if inode.kind == FileType::Regular && stat.size == 0 {
-            let meta = inode.load_meta(stat)?;
+            let meta = match record {
+                Record::Unknown => inode.load_meta(stat)?,
+                Record::None => None,
+            };
             if let Some(kind) = meta.and_then(|m| FileType::from_mode(m.mode)) {
                 // Only nodes that hold nothing themselves have stand-ins.
                 if !matches!(kind, FileType::Directory | FileType::Symlink) {
@@ -161,7 +174,10 @@ impl HostInode {
     fn child(&self, name: &[u8]) -> Result<(Arc<HostInode>, Stat)> {
         let fd = sys::open_component(self.directory()?, name)?;
         let stat = sys::stat(fd.as_fd(), b"")?;
-        Ok((self.tree.instantiate(fd, &stat, Some(self))?, stat))
+        let inode = self
+            .tree
+            .instantiate(fd, &stat, Some(self), Record::Unknown)?;
+        Ok((inode, stat))
     }
 
     /// The inode of the name just made, with owner and mode set.
@@ -184,7 +200,9 @@ impl HostInode {
     fn made_file(&self, fd: &OwnedFd, new: NewNode) -> Result<Arc<dyn Inode>> {
         let stat = sys::stat(fd.as_fd(), b"")?;
         let path = self.tree.reopen(fd.as_fd())?;
-        let inode = self.tree.instantiate(path, &stat, Some(self))?;
+        let inode = self
+            .tree
+            .instantiate(path, &stat, Some(self), Record::None)?;
         inode.adopt(&stat, new, 0)?;
         Ok(inode)
     }
@@ -343,6 +361,11 @@ impl Inode for HostInode {
             ctime: stat.ctime,
             btime: stat.btime,
         })
+    }
+
+    fn links_and_blocks(&self) -> Result<(u32, u64)> {
+        let stat = sys::stat(self.fd(), b"")?;
+        Ok((stat.nlink, stat.blocks))
     }
 
     fn owner(&self) -> Result<(u32, u32, u32)> {

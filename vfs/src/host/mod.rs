@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 
 use self::changes::Changes;
 pub use self::inode::HostInode;
+use self::inode::Record;
 use self::journal::Journal;
 pub use self::meta::IdMap;
 use self::meta::Meta;
@@ -161,7 +162,7 @@ impl HostFs {
             changes: Changes::new(),
         });
         let root = tree.reopen(fd.as_fd())?;
-        let root = tree.instantiate(root, &stat, None)?;
+        let root = tree.instantiate(root, &stat, None, Record::Unknown)?;
         Ok(Arc::new(HostFs { tree, root }))
     }
 }
@@ -228,11 +229,12 @@ impl Tree {
         fd: OwnedFd,
         stat: &Stat,
         parent: Option<&HostInode>,
+        record: Record,
     ) -> Result<Arc<HostInode>> {
         if let Some(known) = self.inodes.lock().get(&stat.id).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let new = Arc::new(HostInode::new(self.clone(), fd, stat, parent)?);
+        let new = Arc::new(HostInode::new(self.clone(), fd, stat, parent, record)?);
         let mut inodes = self.inodes.lock();
         if let Some(known) = inodes.get(&stat.id).and_then(Weak::upgrade) {
             drop(inodes);
