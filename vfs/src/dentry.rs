@@ -322,6 +322,21 @@ impl Super {
         self.lookup_locked(&dir.lock(), name, caller)
     }
 
+    /// The child `name` of `dir` that is cached, with its attributes, if that and they are had by one question to
+    /// a file system that others change.
+    pub(crate) fn lookup_attr(&self, dir: &Dentry, name: &[u8]) -> Option<(Arc<Dentry>, Attr)> {
+        if !self.is_shared() {
+            return None;
+        }
+        let child = match dir.children.read().get(name)? {
+            Child::Positive(dentry) if !dentry.is_mount_point() => dentry.clone(),
+            _ => return None,
+        };
+        child.touch();
+        let attr = dir.inode.revalidate_attr(name, &*child.inode)?;
+        Some((child, attr))
+    }
+
     /// As [`Super::lookup`], for a caller that holds the directory's lock.
     pub(crate) fn lookup_locked(
         &self,

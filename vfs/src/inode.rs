@@ -183,6 +183,12 @@ pub trait Inode: Send + Sync + 'static {
         true
     }
 
+    /// The attributes of `child`, if `name` still leads to it and they come along with that answer. `None` says
+    /// nothing.
+    fn revalidate_attr(&self, _name: &[u8], _child: &dyn Inode) -> Option<Attr> {
+        None
+    }
+
     /// With [`DentryPolicy::Revalidate`], of a name that was there when last asked: a number that is not 0. As
     /// long as it is the same, after [`FileSystem::catch_up`], the name leads where it led. `None` if nobody
     /// would tell.

@@ -54,11 +54,15 @@ impl Location {
 
     /// Fresh attributes.
     pub fn attr(&self) -> Result<Attr> {
-        let mut attr = self.inode().attr()?;
+        Ok(self.complete(self.inode().attr()?))
+    }
+
+    /// Attributes as the inode gives them, with what only the mount knows.
+    fn complete(&self, mut attr: Attr) -> Attr {
         if attr.dev == 0 {
             attr.dev = self.mount.sb().dev();
         }
-        Ok(attr)
+        attr
     }
 
     /// Whether both are the same place of the same mount.
@@ -329,6 +333,22 @@ impl<'a> Walk<'a> {
         self.find(start, end, Trust::Nothing)
     }
 
+    fn child_only(&self, start: usize, end: usize) -> Result<Option<(Location, Option<Attr>)>> {
+        Ok(self.child(start, end)?.map(|child| (child, None)))
+    }
+
+    /// As [`Walk::child`], with its attributes if they come along.
+    fn child_attr(&self, start: usize, end: usize) -> Result<Option<(Location, Option<Attr>)>> {
+        let name = self.name(start, end);
+        if let Some((dentry, attr)) = self.at.sb().lookup_attr(&self.at.dentry, name) {
+            let mount = self.at.mount.clone();
+            let child = Location { mount, dentry };
+            account::note(|| Step::At(Place::of(&child, self.cx.root)));
+            return Ok(Some((child, Some(attr))));
+        }
+        self.child_only(start, end)
+    }
+
     fn find(&self, start: usize, end: usize, trust: Trust) -> Result<Option<Location>> {
         let name = self.name(start, end);
         let (dir, caller) = (&self.at.dentry, self.cx.caller);
@@ -459,13 +479,46 @@ impl Vfs {
         path: &[u8],
         how: Lookup,
     ) -> Result<Location> {
+        let (location, _) = self.resolve_by(cx, base, path, how, |walk, start, end| {
+            walk.child_only(start, end)
+        })?;
+        Ok(location)
+    }
+
+    /// As [`Vfs::resolve`], with fresh attributes: a question to the host less than asking for them afterwards.
+    pub fn resolve_attr(
+        &self,
+        cx: &Context,
+        base: &Location,
+        path: &[u8],
+        how: Lookup,
+    ) -> Result<(Location, Attr)> {
+        let (location, attr) = self.resolve_by(cx, base, path, how, |walk, start, end| {
+            walk.child_attr(start, end)
+        })?;
+        let attr = match attr {
+            Some(attr) => location.complete(attr),
+            None => location.attr()?,
+        };
+        Ok((location, attr))
+    }
+
+    fn resolve_by(
+        &self,
+        cx: &Context,
+        base: &Location,
+        path: &[u8],
+        how: Lookup,
+        last: impl Fn(&Walk, usize, usize) -> Result<Option<(Location, Option<Attr>)>>,
+    ) -> Result<(Location, Option<Attr>)> {
         if path.is_empty() && how.contains(Lookup::EMPTY_PATH) {
             if how.contains(Lookup::DIRECTORY) && base.kind() != FileType::Directory {
                 return Err(Errno::ENOTDIR);
             }
-            return Ok(base.clone());
+            return Ok((base.clone(), None));
         }
         let mut walk = Walk::new(self, cx, base, path, how)?;
+        let mut found = None;
         let mut must_be_dir = how.contains(Lookup::DIRECTORY);
         loop {
             match walk.walk_to_last()? {
@@ -475,7 +528,7 @@ impl Vfs {
                     break;
                 }
                 Last::Name { start, end, slash } => {
-                    let Some(child) = walk.child(start, end)? else {
+                    let Some((child, attr)) = last(&walk, start, end)? else {
                         return Err(Errno::ENOENT);
                     };
                     must_be_dir |= slash;
@@ -487,6 +540,7 @@ impl Vfs {
                         }
                     }
                     walk.at = child;
+                    found = attr;
                     break;
                 }
             }
@@ -494,6 +548,6 @@ impl Vfs {
         if must_be_dir && walk.at.kind() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        Ok(walk.at)
+        Ok((walk.at, found))
     }
 }

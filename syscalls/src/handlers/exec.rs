@@ -394,7 +394,7 @@ pub(super) fn execveat(t: &Task) -> Result<Reply> {
     let path = t.path(1)?;
     let location = match target(t, dirfd, 1, flags)? {
         Target::Descriptor(fd) => t.descriptor(fd)?.location.ok_or(Errno::EACCES)?,
-        Target::Location(l) => l,
+        Target::Node(l) => l,
     };
     let name = if path.is_empty() {
         format!("/dev/fd/{dirfd}").into_bytes()

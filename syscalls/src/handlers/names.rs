@@ -90,7 +90,7 @@ fn do_link(t: &Task, old: (i32, usize), new: (i32, usize), flags: i32) -> Result
             Errno::EBADF => e,
             _ => Errno::ENOENT,
         })?,
-        Target::Location(l) => l,
+        Target::Node(l) => l,
     };
     let path = t.path(new.1)?;
     let base = t.base(new.0, &path)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use duet_vfs::types::{Attr, Errno, Result};
 use duet_vfs::walk::{Context, Location, Lookup};
-use duet_vfs::{BackingId, MountFlags};
+use duet_vfs::{BackingId, MountFlags, Vfs};
 
 use crate::abi;
 use crate::task::{Descriptor, Reply, Task};
@@ -22,11 +22,8 @@ pub(super) fn lstat(t: &Task) -> Result<Reply> {
 
 fn stat_path(t: &Task, how: Lookup) -> Result<Reply> {
     let path = t.path(0)?;
-    let attr = t
-        .kernel
-        .vfs
-        .resolve(&t.cx(), &t.state.cwd, &path, how)?
-        .attr()?;
+    let vfs = &t.kernel.vfs;
+    let (_, attr) = vfs.resolve_attr(&t.cx(), &t.state.cwd, &path, how)?;
     t.write(t.arg(1), &abi::stat(&attr))?;
     Ok(Reply::DONE)
 }
@@ -43,9 +40,9 @@ pub(super) fn newfstatat(t: &Task) -> Result<Reply> {
     if flags & !allowed != 0 {
         return Err(Errno::EINVAL);
     }
-    let attr = match target(t, t.int(0), 1, flags)? {
-        Target::Descriptor(fd) => descriptor_attr(t, fd)?,
-        Target::Location(l) => l.attr()?,
+    let attr = match target_by(t, t.int(0), 1, flags, Vfs::resolve_attr)? {
+        Found::Descriptor(fd) => descriptor_attr(t, fd)?,
+        Found::Node((_, attr)) => attr,
     };
     t.write(t.arg(2), &abi::stat(&attr))?;
     Ok(Reply::DONE)
@@ -60,15 +57,15 @@ pub(super) fn statx(t: &Task) -> Result<Reply> {
     {
         return Err(Errno::EINVAL);
     }
-    let (attr, location) = match target(t, t.int(0), 1, flags)? {
-        Target::Descriptor(fd) => {
+    let (attr, location) = match target_by(t, t.int(0), 1, flags, Vfs::resolve_attr)? {
+        Found::Descriptor(fd) => {
             let d = t.descriptor(fd)?;
             match d.location {
                 Some(l) => (l.attr()?, Some(l)),
                 None => (host_attr(&d.stat), None),
             }
         }
-        Target::Location(l) => (l.attr()?, Some(l)),
+        Found::Node((l, attr)) => (attr, Some(l)),
     };
     let mount = location.as_ref().map_or(0, |l| u64::from(l.mount.id()));
     let is_root = location.is_some_and(|l| Arc::ptr_eq(l.mount.root(), &l.dentry));
@@ -91,15 +88,28 @@ pub(super) fn open_file(t: &Task, fd: i32) -> Result<Descriptor> {
 }
 
 /// What an `*at` call is about.
-pub(super) enum Target {
+pub(super) enum Found<T> {
     /// The open descriptor itself (`AT_EMPTY_PATH`).
     Descriptor(i32),
     /// A node found by path.
-    Location(Location),
+    Node(T),
 }
+
+/// What an `*at` call is about, if the node is all that is wanted of it.
+pub(super) type Target = Found<Location>;
 
 /// Resolves the path in argument `path_arg` from `dirfd` as `AT_*` flags say.
 pub(super) fn target(t: &Task, dirfd: i32, path_arg: usize, flags: i32) -> Result<Target> {
+    target_by(t, dirfd, path_arg, flags, Vfs::resolve)
+}
+
+fn target_by<T>(
+    t: &Task,
+    dirfd: i32,
+    path_arg: usize,
+    flags: i32,
+    resolve: impl Fn(&Vfs, &Context, &Location, &[u8], Lookup) -> Result<T>,
+) -> Result<Found<T>> {
     let by_descriptor = flags & libc::AT_EMPTY_PATH != 0;
     // A null path is an empty one there since Linux 6.11.
     let path = if by_descriptor && t.arg(path_arg) == 0 {
@@ -108,18 +118,13 @@ pub(super) fn target(t: &Task, dirfd: i32, path_arg: usize, flags: i32) -> Resul
         t.path(path_arg)?
     };
     if path.is_empty() && by_descriptor && dirfd != libc::AT_FDCWD {
-        return Ok(Target::Descriptor(dirfd));
+        return Ok(Found::Descriptor(dirfd));
     }
     let mut how = Lookup::empty();
     how.set(Lookup::FOLLOW, flags & libc::AT_SYMLINK_NOFOLLOW == 0);
     how.set(Lookup::EMPTY_PATH, by_descriptor);
     let base = t.base(dirfd, &path)?;
-    Ok(Target::Location(t.kernel.vfs.resolve(
-        &t.cx(),
-        &base,
-        &path,
-        how,
-    )?))
+    resolve(&t.kernel.vfs, &t.cx(), &base, &path, how).map(Found::Node)
 }
 
 /// As [`target`], for calls that can only be about a node of the tree.
@@ -130,8 +135,8 @@ pub(super) fn target_location(
     flags: i32,
 ) -> Result<Location> {
     match target(t, dirfd, path_arg, flags)? {
-        Target::Descriptor(fd) => t.located(fd),
-        Target::Location(l) => Ok(l),
+        Found::Descriptor(fd) => t.located(fd),
+        Found::Node(l) => Ok(l),
     }
 }
 
@@ -171,7 +176,7 @@ fn do_access(t: &Task, dirfd: i32, path_arg: usize, mode: u32, flags: i32) -> Re
     }
     let target = match target(t, dirfd, path_arg, flags & !libc::AT_EACCESS)? {
         Target::Descriptor(fd) => t.descriptor(fd)?.location,
-        Target::Location(l) => Some(l),
+        Target::Node(l) => Some(l),
     };
     let Some(location) = target else {
         return Ok(Reply::DONE);

@@ -286,6 +286,32 @@ impl HostInode {
         self.told(|directory| changes.catch_up().then(|| changes.own_stamp(directory)))
     }
 
+    /// The attributes shown, given a fresh `stat` that was taken at `version`.
+    fn attr_from(&self, stat: &Stat, version: u32) -> Result<Attr> {
+        let mut known = self.known.lock();
+        let meta = self.shown(&mut known, stat)?;
+        if !self.tree.options.shared && self.version.load(Ordering::Acquire) == version {
+            known.owner = Some((None, (meta.mode, meta.uid, meta.gid)));
+        }
+        drop(known);
+        Ok(Attr {
+            dev: self.dev,
+            ino: stat.id.ino,
+            mode: meta.mode,
+            nlink: stat.nlink,
+            uid: meta.uid,
+            gid: meta.gid,
+            rdev: meta.rdev,
+            size: stat.size,
+            blksize: stat.blksize,
+            blocks: stat.blocks,
+            atime: stat.atime,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+            btime: stat.btime,
+        })
+    }
+
     fn open_host(&self, flags: i32) -> Result<OwnedFd> {
         let path = FdPath::new(self.fd());
         let flags = flags & OPEN_FLAGS | libc::O_NOCTTY;
@@ -339,28 +365,7 @@ impl Inode for HostInode {
     fn attr(&self) -> Result<Attr> {
         let version = self.version.load(Ordering::Acquire);
         let stat = sys::stat(self.fd(), b"")?;
-        let mut known = self.known.lock();
-        let meta = self.shown(&mut known, &stat)?;
-        if !self.tree.options.shared && self.version.load(Ordering::Acquire) == version {
-            known.owner = Some((None, (meta.mode, meta.uid, meta.gid)));
-        }
-        drop(known);
-        Ok(Attr {
-            dev: self.dev,
-            ino: stat.id.ino,
-            mode: meta.mode,
-            nlink: stat.nlink,
-            uid: meta.uid,
-            gid: meta.gid,
-            rdev: meta.rdev,
-            size: stat.size,
-            blksize: stat.blksize,
-            blocks: stat.blocks,
-            atime: stat.atime,
-            mtime: stat.mtime,
-            ctime: stat.ctime,
-            btime: stat.btime,
-        })
+        self.attr_from(&stat, version)
     }
 
     fn links_and_blocks(&self) -> Result<(u32, u64)> {
@@ -442,6 +447,19 @@ impl Inode for HostInode {
     fn stamp(&self, name: &[u8]) -> Option<u64> {
         let changes = &self.tree.changes;
         self.told(|directory| changes.stamp(directory, self.fd(), name))
+    }
+
+    fn revalidate_attr(&self, name: &[u8], child: &dyn Inode) -> Option<Attr> {
+        let child = child.as_any().downcast_ref::<HostInode>()?;
+        if self.sealed {
+            return None;
+        }
+        let version = child.version.load(Ordering::Acquire);
+        let stat = sys::stat(self.fd(), name).ok()?;
+        if stat.id != child.id {
+            return None;
+        }
+        child.attr_from(&stat, version).ok()
     }
 
     fn read_dir(

@@ -9,8 +9,8 @@
 //! A tree that is not `shared` must have no other writer, a second `HostFs` included: what is read of
 //! it is remembered.
 //!
-//! Lock order: an inode's `state`, then the tree's tables (`inodes`, `devs`, `memory`), none of
-//! which is held during host I/O.
+//! Lock order: an inode's `known`, its `watched`, then the state of the tree's watches ([`changes`]) and the
+//! tables of the tree (`inodes`, `devs`, `memory`), which are not held during host I/O.
 
 mod changes;
 mod inode;
