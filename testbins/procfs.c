@@ -36,6 +36,9 @@ static long status_of(const char *path, const char *field)
     return value;
 }
 
+/* what a process has no longer once it has ended */
+static const char *const of_zombies[] = {"exe", "cwd", "root", "cmdline", "maps", "mounts", "mountinfo", "mountstats"};
+
 int main(int argc, char **argv)
 {
     char path[64], cwd[4096], text[4096];
@@ -136,6 +139,18 @@ int main(int argc, char **argv)
     for (int i = 0; i < 250 && !has_line(path, "State:\tZ (zombie)"); i++)
         msleep(20);
     IS(has_line(path, "State:\tZ (zombie)"));
+    for (unsigned i = 0; i < sizeof(of_zombies) / sizeof *of_zombies; i++) {
+        sprintf(path, "/proc/%d/%s", pid, of_zombies[i]);
+        printf("%s: %s\n", of_zombies[i], link_of(path));
+        again = open(path, O_RDONLY);
+        if (again < 0)
+            printf("open %s: %s\n", of_zombies[i], errname(errno));
+        else
+            TRY(read(again, text, sizeof text));
+        close(again);
+    }
+    sprintf(path, "/proc/%d/net/tcp", pid);
+    TRY(access(path, F_OK));
     wait_for(pid);
     TRY(access(path, F_OK));
     OPEN("/proc/999999999", O_RDONLY, 0);

@@ -5,7 +5,6 @@ use crate::run::Known;
 /// What is known to differ, and why.
 pub fn known(guest: &str) -> &'static [Known] {
     const O_PATH: &str = "the kernel hands no O_PATH file over; its stand-in is a directory";
-    const WAITING: &str = "it waits for Duet while Duet looks";
     const PROC: &str = "Duet's own /proc has no such operation";
     match guest {
         "files" => &[
@@ -26,11 +25,6 @@ pub fn known(guest: &str) -> &'static [Known] {
             },
         ],
         "procfs" => &[
-            Known {
-                native: "has_line(\"/proc/self/status\", \"State:\\tR (running)\"): yes",
-                layer: "has_line(\"/proc/self/status\", \"State:\\tR (running)\"): NO",
-                why: WAITING,
-            },
             Known {
                 native: "has_line(path, \"flags:\\t0100000\"): 1",
                 layer: "has_line(path, \"flags:\\t0100000\"): 0",

@@ -32,7 +32,11 @@ impl TaskLink {
 
     /// The process's state, if `caller` may see it. ENOENT of a process without memory or directories.
     fn view(&self, caller: &dyn Caller) -> Result<ProcessView> {
-        self.task.may_read(caller)?.ok_or(Errno::ENOENT)
+        let view = self.task.may_read(caller)?.ok_or(Errno::ENOENT)?;
+        if self.task.is_zombie(caller) {
+            return Err(Errno::ENOENT);
+        }
+        Ok(view)
     }
 
     fn target(&self, view: ProcessView) -> Option<Location> {

@@ -77,7 +77,10 @@ impl Inode for NetDir {
             .attr(self.task.ino("net", 0), libc::S_IFDIR | 0o555, 2)
     }
 
-    fn lookup(&self, name: &[u8], _caller: &dyn Caller) -> Result<Arc<dyn Inode>> {
+    fn lookup(&self, name: &[u8], caller: &dyn Caller) -> Result<Arc<dyn Inode>> {
+        if self.task.is_zombie(caller) {
+            return Err(Errno::ENOENT);
+        }
         let (name, table) = TABLES
             .iter()
             .find(|(n, _)| n.as_bytes() == name)
@@ -96,9 +99,12 @@ impl Inode for NetDir {
     fn read_dir(
         &self,
         cookie: u64,
-        _caller: &dyn Caller,
+        caller: &dyn Caller,
         sink: &mut dyn FnMut(DirEntry) -> bool,
     ) -> Result<()> {
+        if self.task.is_zombie(caller) {
+            return Err(Errno::EINVAL);
+        }
         let start = usize::try_from(cookie).unwrap_or(usize::MAX);
         for (index, (name, _)) in TABLES.iter().enumerate().skip(start) {
             if self.task.host(&format!("net/{name}"), host::lstat).is_err() {

@@ -17,6 +17,8 @@ pub(super) struct Shown<'a> {
     pub(super) no_new_privs: bool,
     /// Filters that the process itself installed.
     pub(super) seccomp_filters: u32,
+    /// Whether this is the thread that reads: running, though it waits for Duet.
+    pub(super) reader: bool,
 }
 
 /// Replaces the lines of `host` that tell of credentials and filters.
@@ -24,6 +26,10 @@ pub(super) fn rewrite(host: &[u8], shown: &Shown<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(host.len() + 64);
     let traced_by_duet = host.split(|&b| b == b'\n').any(|l| l == b"TracerPid:\t0");
     for line in host.split_inclusive(|&b| b == b'\n') {
+        if shown.reader && line.starts_with(b"State:\t") {
+            out.extend_from_slice(b"State:\tR (running)\n");
+            continue;
+        }
         // A process that waits for Duet sleeps. A tracer of the sandbox has a number there.
         if traced_by_duet && line.starts_with(b"State:\tt") {
             out.extend_from_slice(b"State:\tS (sleeping)\n");
@@ -116,6 +122,7 @@ mod tests {
             umask: Some(0o27),
             no_new_privs: false,
             seccomp_filters: 0,
+            reader: false,
         }
     }
 

@@ -103,6 +103,18 @@ impl Task {
         Ok(result)
     }
 
+    /// Whether this is the thread that asks.
+    fn is(&self, caller: &dyn Caller) -> bool {
+        caller.pid() == self.pid && caller.tid() == self.tid.unwrap_or(self.pid)
+    }
+
+    /// Whether this is a zombie, which has no memory, directories and namespaces left. The sandbox knows it until
+    /// it has been reaped; only the kernel knows when it ended.
+    pub(super) fn is_zombie(&self, caller: &dyn Caller) -> bool {
+        !self.is(caller)
+            && host::read_link(self.dir(), &self.host_path("cwd")) == Err(Errno::ENOENT)
+    }
+
     /// EACCES unless `caller` may look into the process: `ptrace_may_access` with
     /// `PTRACE_MODE_READ_FSCREDS`, ptrace(2), on virtual credentials.
     pub(super) fn may_read(&self, caller: &dyn Caller) -> Result<Option<ProcessView>> {
@@ -489,7 +501,8 @@ impl TaskFile {
         Ok(OpenedFile { fd, backing: None })
     }
 
-    fn status(&self) -> Result<Vec<u8>> {
+    fn status(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
+        let reader = self.task.is(caller);
         let view = self.task.view()?;
         self.task.proc.source.about_to_show_affinities();
         let text = self.text()?;
@@ -503,6 +516,7 @@ impl TaskFile {
                     umask: None,
                     no_new_privs: false,
                     seccomp_filters: 0,
+                    reader,
                 },
             ));
         };
@@ -514,6 +528,7 @@ impl TaskFile {
                 umask: Some(view.umask),
                 no_new_privs: view.no_new_privs,
                 seccomp_filters: view.seccomp_filters,
+                reader,
             },
         ))
     }
@@ -611,11 +626,11 @@ impl Inode for TaskFile {
                 open_live(flags, |f| self.live(f))
             }
             Source::Auxv => match self.task.may_read(caller)?.and_then(|v| v.auxv) {
-                Some(auxv) => snapshot::open(&auxv, flags),
-                None => open_live(flags, |f| self.live(f)),
+                Some(auxv) if !self.task.is_zombie(caller) => snapshot::open(&auxv, flags),
+                _ => open_live(flags, |f| self.live(f)),
             },
             Source::Text(text) => snapshot::open(text.as_bytes(), flags),
-            Source::Status => snapshot::open(&self.status()?, flags),
+            Source::Status => snapshot::open(&self.status(caller)?, flags),
             Source::Limits => snapshot::open(&status::unlimited_locks(&self.text()?), flags),
             Source::Stat if init()? => {
                 snapshot::open(&status::rename_stat(&self.text()?, INIT_NAME), flags)
@@ -631,6 +646,9 @@ impl Inode for TaskFile {
             Source::Mounts(format) => {
                 // A process on its way out has no mounts to show.
                 let view = self.task.view()?.ok_or(Errno::EINVAL)?;
+                if self.task.is_zombie(caller) {
+                    return Err(Errno::EINVAL);
+                }
                 if matches!(format, Format::MountStats) {
                     self.task.may_read(caller)?;
                 }
