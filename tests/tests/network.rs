@@ -105,6 +105,31 @@ fn the_hosts_loopback_is_closed() {
     );
 }
 
+/// With the host's network, `/proc/net` lists the sandbox's own sockets, and none of the host's.
+#[test]
+fn sockets_of_the_host_are_not_listed() {
+    let test = "sockets_of_the_host_are_not_listed";
+    let Some(program) = busybox(test) else {
+        return;
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let theirs = format!("{:04X}", listener.local_addr().unwrap().port());
+    let port = free_port();
+    let script = format!(
+        "nc -l -p {port} & for i in $(seq 50); do \
+            grep -hqE ':{port:04X} .* 0A ' /proc/net/tcp /proc/net/tcp6 && break; sleep 0.1; done; \
+        grep -hcE ':{port:04X} .* 0A ' /proc/net/tcp /proc/net/tcp6 | sort -r | head -n 1; \
+        grep -cE ':{theirs} .* 0A ' /proc/net/tcp; kill $!"
+    );
+    let output = duet_run(
+        &["--network", "host"],
+        &program,
+        &["sh", "-c", &script],
+        b"",
+    );
+    assert_eq!(output.stdout, "1\n0\n", "{output:?}");
+}
+
 #[test]
 fn what_cannot_be_had_is_said() {
     let test = "what_cannot_be_had_is_said";

@@ -73,7 +73,7 @@ pub trait ProcessSource: Send + Sync {
         None
     }
 
-    /// Whether the sandbox uses the host's network namespace, whose sockets are not for it to see.
+    /// Whether the sandbox uses the host's network namespace, whose other sockets are not for it to see.
     fn shares_host_network(&self) -> bool {
         false
     }

@@ -1,6 +1,7 @@
 //! `/proc/PID/net`: the tables of the process's network namespace that programs read (proc(5)).
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::pseudo::open_live;
@@ -9,46 +10,63 @@ use super::{host, snapshot};
 use crate::inode::{Caller, Inode, OpenedFile};
 use crate::types::*;
 
+/// Descriptors that are looked at to tell the sandbox's own sockets from the host's.
+const MAX_DESCRIPTORS: usize = 1 << 16;
+
 /// How much of a table the guest sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Table {
     /// All: it tells of interfaces and totals.
     Open,
-    /// It lists sockets or neighbours: just the head if the host shares the namespace.
-    Sockets,
-    /// The same, and its last column may be a path of the host.
+    /// It lists neighbours: just the head if the host shares the namespace.
+    Neighbours,
+    /// It lists sockets, whose inode numbers stand in this column, counted from 0: just those of the sandbox if
+    /// the host shares the namespace.
+    Sockets(usize),
+    /// The same, and its last column may be a path of Duet's.
     Unix,
+}
+
+impl Table {
+    /// Where the inode number of a socket stands.
+    fn column(self) -> Option<usize> {
+        match self {
+            Table::Open | Table::Neighbours => None,
+            Table::Sockets(column) => Some(column),
+            Table::Unix => Some(6),
+        }
+    }
 }
 
 /// Sorted by name; a cookie is an index plus one.
 const TABLES: &[(&str, Table)] = &[
-    ("arp", Table::Sockets),
+    ("arp", Table::Neighbours),
     ("dev", Table::Open),
     ("dev_mcast", Table::Open),
-    ("icmp", Table::Sockets),
-    ("icmp6", Table::Sockets),
+    ("icmp", Table::Sockets(9)),
+    ("icmp6", Table::Sockets(9)),
     ("if_inet6", Table::Open),
     ("igmp", Table::Open),
     ("igmp6", Table::Open),
     ("ipv6_route", Table::Open),
-    ("netlink", Table::Sockets),
+    ("netlink", Table::Sockets(9)),
     ("netstat", Table::Open),
-    ("packet", Table::Sockets),
+    ("packet", Table::Sockets(8)),
     ("protocols", Table::Open),
     ("psched", Table::Open),
-    ("raw", Table::Sockets),
-    ("raw6", Table::Sockets),
+    ("raw", Table::Sockets(9)),
+    ("raw6", Table::Sockets(9)),
     ("route", Table::Open),
     ("snmp", Table::Open),
     ("snmp6", Table::Open),
     ("sockstat", Table::Open),
     ("sockstat6", Table::Open),
-    ("tcp", Table::Sockets),
-    ("tcp6", Table::Sockets),
-    ("udp", Table::Sockets),
-    ("udp6", Table::Sockets),
-    ("udplite", Table::Sockets),
-    ("udplite6", Table::Sockets),
+    ("tcp", Table::Sockets(9)),
+    ("tcp6", Table::Sockets(9)),
+    ("udp", Table::Sockets(9)),
+    ("udp6", Table::Sockets(9)),
+    ("udplite", Table::Sockets(9)),
+    ("udplite6", Table::Sockets(9)),
     ("unix", Table::Unix),
 ];
 
@@ -149,24 +167,86 @@ impl Inode for NetFile {
     fn open(&self, flags: i32, _caller: &dyn Caller) -> Result<OpenedFile> {
         let file = format!("net/{}", self.name);
         let shared = self.task.proc.source.shares_host_network();
-        match (self.table, shared) {
-            (Table::Open, _) | (Table::Sockets, false) => open_live(flags, |f| {
+        if self.table == Table::Open || !shared && self.table != Table::Unix {
+            return open_live(flags, |f| {
                 self.task.host(&file, |dir, path| host::open(dir, path, f))
-            }),
-            (Table::Sockets | Table::Unix, true) => {
-                let text = self.task.host(&file, host::read)?;
-                let head = text
-                    .split_inclusive(|&b| b == b'\n')
-                    .next()
-                    .unwrap_or_default();
-                snapshot::open(head, flags)
+            });
+        }
+        let mut text = self.task.host(&file, host::read)?;
+        if shared {
+            let own = match self.table.column() {
+                Some(_) if text.iter().filter(|&&b| b == b'\n').count() > 1 => self.own_sockets(),
+                _ => HashSet::new(),
+            };
+            text = only_rows_of(&text, self.table.column(), &own);
+        }
+        if self.table == Table::Unix {
+            text = without_own_paths(&text);
+        }
+        snapshot::open(&text, flags)
+    }
+}
+
+impl NetFile {
+    /// The inode numbers of the sockets that processes of the sandbox have open. What cannot be read, as its process
+    /// has ended, is left out.
+    fn own_sockets(&self) -> HashSet<u64> {
+        let source = &self.task.proc.source;
+        let proc = source.ns_proc();
+        let mut pids = Vec::new();
+        let _ = host::read_numbers(proc, ".", 0, &mut |pid, _| {
+            // Duet's own init is none of them.
+            if pid != 1 {
+                pids.push(pid);
             }
-            (Table::Unix, false) => snapshot::open(
-                &without_own_paths(&self.task.host(&file, host::read)?),
-                flags,
-            ),
+            pids.len() < MAX_DESCRIPTORS
+        });
+        let mut own = HashSet::new();
+        let mut looked_at = 0;
+        for pid in pids {
+            let dir = format!("{pid}/fd");
+            let hidden = source.own_descriptor(pid);
+            let mut fds = Vec::new();
+            let _ = host::read_numbers(proc, &dir, 0, &mut |fd, _| {
+                if hidden != Some(fd) {
+                    fds.push(fd);
+                }
+                looked_at += 1;
+                looked_at < MAX_DESCRIPTORS
+            });
+            own.extend(fds.iter().filter_map(|fd| {
+                let text = host::read_link(proc, &format!("{dir}/{fd}")).ok()?;
+                number(text.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
+            }));
+        }
+        own
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The head of a table, and the rows that have one of these numbers in the column.
+fn only_rows_of(text: &[u8], column: Option<usize>, own: &HashSet<u64>) -> Vec<u8> {
+    let mut lines = text.split_inclusive(|&b| b == b'\n');
+    let mut out = lines.next().unwrap_or_default().to_vec();
+    let Some(column) = column else {
+        return out;
+    };
+    for line in lines {
+        let mut cells = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|c| !c.is_empty());
+        if cells
+            .nth(column)
+            .and_then(number)
+            .is_some_and(|inode| own.contains(&inode))
+        {
+            out.extend_from_slice(line);
         }
     }
+    out
 }
 
 /// `/proc/net/unix` without paths of Duet's: the kernel knows some sockets by where the supervisor bound
@@ -193,6 +273,26 @@ mod tests {
     #[test]
     fn tables_are_sorted() {
         assert!(TABLES.is_sorted_by_key(|(name, _)| name));
+    }
+
+    #[test]
+    fn rows_of_others_do_not_show() {
+        let text = b"  sl  local_address rem_address st tx rx tr\n\
+            0: 0100007F:C3D1 00000000:0000 0A 0:0 00:0 0 65534 0 154004 1 0 100 0 0 10 0\n\
+            1: 0100007F:C3D2 00000000:0000 0A 0:0 00:0 0 65534 0 154005 1 0 100 0 0 10 0\n\
+            2: 0100007F\n\n";
+        let own = HashSet::from([154_005]);
+        let shown = String::from_utf8(only_rows_of(text, Some(9), &own)).unwrap();
+        assert_eq!(shown.lines().count(), 2);
+        assert!(shown.starts_with("  sl") && shown.contains("C3D2"));
+        assert_eq!(
+            only_rows_of(text, None, &own)
+                .iter()
+                .filter(|&&b| b == b'\n')
+                .count(),
+            1
+        );
+        assert!(only_rows_of(b"", Some(9), &own).is_empty());
     }
 
     #[test]
