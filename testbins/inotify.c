@@ -176,6 +176,33 @@ static void removed(void)
     drain("watched anew");
 }
 
+/* On a volume, the directory is told first. */
+static void file_ends(int with_directory)
+{
+    const char *const names[] = { "end", "kept/end" };
+    MUST(mkdir("kept", 0755));
+    if (with_directory)
+        TRY(inotify_add_watch(in, "kept", IN_DELETE | IN_MOVED_TO));
+    for (int i = 0; i < 2; i++) {
+        const char *end = names[i];
+        put(end, "x");
+        TRY(inotify_add_watch(in, end, IN_DELETE_SELF | IN_MOVE_SELF));
+        MUST(unlink(end));
+        drain("a file removed");
+        put(end, "x");
+        put("new", "y");
+        TRY(inotify_add_watch(in, end, IN_DELETE_SELF | IN_MOVE_SELF));
+        MUST(rename("new", end));
+        drain("a file replaced");
+        int wd = inotify_add_watch(in, end, IN_DELETE_SELF | IN_MOVE_SELF), fd = open(end, O_RDONLY);
+        MUST(unlink(end));
+        drain("a file removed while open");
+        MUST(inotify_rm_watch(in, wd));
+        close(fd);
+        drain("not watched any more");
+    }
+}
+
 static void existing(const char *dir)
 {
     char path[300], other[300];
@@ -217,6 +244,7 @@ int main(int argc, char **argv)
         two_directories();
         file();
         removed();
+        file_ends(0);
         return 0;
     }
     if (argc > 1) {
@@ -233,5 +261,6 @@ int main(int argc, char **argv)
     two_directories();
     file();
     removed();
+    file_ends(1);
     return 0;
 }

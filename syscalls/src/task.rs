@@ -334,6 +334,10 @@ impl Caller for Task {
         process::controlling_terminal(self.call.tid)
     }
 
+    fn has_open(&self, id: BackingId) -> bool {
+        self.kernel.processes.has_open(id)
+    }
+
     fn tid(&self) -> i32 {
         if self.call.tid.0 == self.process.host_pid() {
             return self.pid();

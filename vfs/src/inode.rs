@@ -97,6 +97,10 @@ pub trait Caller {
     fn terminal(&self) -> Option<u64> {
         None
     }
+    /// Whether a process of its sandbox has this host file open, as far as is known.
+    fn has_open(&self, _id: BackingId) -> bool {
+        true
+    }
 }
 
 /// A caller that is no process: used by set-up and tests.

@@ -132,6 +132,12 @@ impl FileTable {
         }
     }
 
+    /// Notes that nobody has the file open.
+    pub(crate) fn closed(&self, id: BackingId) {
+        let dropped = self.entries.write().remove(&id);
+        drop(dropped);
+    }
+
     /// Looks at one nameless file, and lets go of it if there are too many of them or it is too big
     /// to be pinned on the mere suspicion that the guest still has it open.
     fn sweep(&self) {

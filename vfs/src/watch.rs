@@ -45,6 +45,9 @@ use crate::walk::Location;
 const MAX_SHADOWS: usize = 4096;
 const MAX_ENTRIES: usize = 1 << 17;
 
+/// Watched files that are remembered; all are forgotten when there are more.
+const MAX_FILES: usize = 1 << 14;
+
 /// A name in a shadow.
 #[derive(Clone)]
 pub struct Place {
@@ -145,6 +148,8 @@ pub(crate) struct Watches {
     wanted: AtomicU64,
     /// When it was last looked which shadows are watched.
     swept: Mutex<Option<Instant>>,
+    /// Host files that have been watched by themselves.
+    files: Mutex<HashSet<BackingId>>,
     budget: Budget,
 }
 
@@ -159,6 +164,7 @@ impl Watches {
             next: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             swept: Mutex::default(),
+            files: Mutex::default(),
             budget: Budget {
                 files: AtomicU64::new(1 << 14),
                 bytes: AtomicU64::new(256 << 20),
@@ -171,6 +177,19 @@ impl Watches {
             return None;
         }
         self.shadows.lock().get(&key(dir)).cloned()
+    }
+
+    /// Whether this host file has been watched by itself, as far as is remembered.
+    pub(crate) fn is_watched_file(&self, id: BackingId) -> bool {
+        self.files.lock().contains(&id)
+    }
+
+    fn remember_file(&self, id: BackingId) {
+        let mut files = self.files.lock();
+        if files.len() >= MAX_FILES {
+            files.clear();
+        }
+        files.insert(id);
     }
 
     pub(crate) fn forget_all(&self) {
@@ -258,6 +277,10 @@ impl Vfs {
             }
             Err(e) => Err(e),
             Ok(node) => {
+                if !is_dir {
+                    let st = fstat(&node)?;
+                    self.watches.remember_file(crate::host_call::backing(&st));
+                }
                 let parent = loc.dentry.parent().filter(|_| !loc.dentry.is_deleted());
                 let parent =
                     parent.filter(|p| !is_dir && exclusive && p.inode().watched_path().is_err());

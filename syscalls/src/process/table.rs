@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -270,6 +271,24 @@ impl ProcessTable {
             }
         }
         Ok(watched)
+    }
+
+    /// Whether any process has this host file open; true if not all can be looked at.
+    pub fn has_open(&self, id: BackingId) -> bool {
+        let look = || -> Result<bool> {
+            for process in self.everyone() {
+                for task in entries(&format!("/proc/{}/task", process.tgid))? {
+                    for fd in entries(&format!("{task}/fd"))? {
+                        let is = |file: fs::Metadata| (file.dev(), file.ino()) == (id.dev, id.ino);
+                        if fs::metadata(&fd).is_ok_and(is) {
+                            return Ok(true);
+                        }
+                    }
+                }
+            }
+            Ok(false)
+        };
+        look().unwrap_or(true)
     }
 
     /// The state that the first process started with.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::dentry::Dentry;
+use crate::inode::{BackingId, Inode};
 use crate::mount::Vfs;
 use crate::perm::{self, Victim};
 use crate::types::*;
@@ -38,7 +39,7 @@ impl Vfs {
         dir.sb().removed(&guard, name, &victim);
         drop(guard);
         if let Some(id) = victim.opened() {
-            self.files.unlinked(id);
+            self.unlinked(cx, id, victim.inode());
         }
         self.forget_stand_ins(dir, victim);
         Ok(())
@@ -71,6 +72,18 @@ impl Vfs {
         drop(guard);
         self.forget_stand_ins(dir, victim);
         Ok(())
+    }
+
+    /// After an opened file has lost a name. Of one that is watched, and that nobody has open, the kernel tells the
+    /// end (`IN_DELETE_SELF`) as soon as the table of open files does not hold it.
+    pub(crate) fn unlinked(&self, cx: &Context, id: BackingId, inode: &Arc<dyn Inode>) {
+        self.files.unlinked(id);
+        if self.watches.is_watched_file(id)
+            && inode.attr().is_ok_and(|attr| attr.nlink == 0)
+            && !cx.caller.has_open(id)
+        {
+            self.files.closed(id);
+        }
     }
 
     fn forget_stand_ins(&self, dir: &Location, victim: Arc<Dentry>) {

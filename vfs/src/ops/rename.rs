@@ -164,9 +164,10 @@ impl Vfs {
         drop((a, b));
         drop(rename);
         if flags & EXCHANGE == 0
-            && let Some(id) = target.and_then(|t| t.opened())
+            && let Some(target) = target
+            && let Some(id) = target.opened()
         {
-            self.files.unlinked(id);
+            self.unlinked(cx, id, target.inode());
         }
         Ok(())
     }
