@@ -176,12 +176,33 @@ impl Inode for FdDir {
 
 /// The node of the tree that descriptor `fd` of `task` is, and the identity of what backs it.
 fn locate(task: &Task, fd: i32) -> Result<Option<Location>> {
-    let stat = task.host(&format!("fd/{fd}"), host::stat)?;
-    let id = BackingId {
-        dev: stat.st_dev,
-        ino: stat.st_ino,
+    let look = || -> Result<(BackingId, Option<Location>)> {
+        let stat = task.host(&format!("fd/{fd}"), host::stat)?;
+        let id = BackingId {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        };
+        Ok((id, task.proc.source.locate_backing(id)))
     };
-    Ok(task.proc.source.locate_backing(id))
+    // A stand-in of a directory may be used for another one as soon as nobody has it open any more: what does not
+    // stay the same may never have been the descriptor's.
+    const TRIES: u32 = 100;
+    let mut before = look()?;
+    for _ in 0..TRIES {
+        let now = look()?;
+        let same = match (&before.1, &now.1) {
+            (None, None) => true,
+            (Some(a), Some(b)) => {
+                Arc::ptr_eq(&a.dentry, &b.dentry) && Arc::ptr_eq(&a.mount, &b.mount)
+            }
+            _ => false,
+        };
+        if same && before.0 == now.0 {
+            return Ok(now.1);
+        }
+        before = now;
+    }
+    Err(Errno::EAGAIN)
 }
 
 /// `fd/N`.
