@@ -5,8 +5,9 @@
 //! each line is a change: `INODE BIRTH RECORD`, where BIRTH is in nanoseconds since 1970, for another node may
 //! come to have the number, and RECORD as in the attribute, or `-`. The last line of a node counts.
 //!
-//! Who has the file open has it locked (flock(2)), shared. Only who can lock it for itself alone writes it anew
-//! without what no longer counts.
+//! Who adds to the file holds a read lock on it (an open file description's, fcntl(2)). Only who gets the write
+//! lock writes it anew, without what no longer counts. A guest that can read the file can keep it from being
+//! written anew, and no more: nobody waits for a lock.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, fcntl};
 use parking_lot::Mutex;
 
 use super::meta::{MAX, Meta};
@@ -23,7 +24,7 @@ use crate::types::Timespec;
 
 const FIRST: &str = "duet: owners, version 1\n";
 
-/// Longest file that is read.
+/// Longest file. At its end, records are kept for the run only.
 const LONGEST: u64 = 64 << 20;
 
 /// Lines that do not count any more, at most, before the file is written anew.
@@ -38,7 +39,7 @@ pub(super) struct Journal {
     /// Device of the tree's root: numbers are of its file system alone.
     dev: u64,
     /// Open once there is something to write.
-    file: Mutex<Option<Flock<File>>>,
+    file: Mutex<Option<File>>,
 }
 
 impl Journal {
@@ -78,11 +79,8 @@ impl Journal {
     /// Replaces the file, unless somebody else has it open.
     fn write_anew(&self, records: &Records) -> io::Result<()> {
         let file = OpenOptions::new().append(true).open(&self.path)?;
-        let Ok(locked) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-            return Ok(());
-        };
         // Since it was read, somebody may have added lines, or replaced it.
-        if !is_at(&locked, &self.path)? {
+        if lock(&file, libc::F_WRLCK).is_err() || !is_at(&file, &self.path)? {
             return Ok(());
         }
         let (now, _) = parse(&text(File::open(&self.path)?)?);
@@ -94,7 +92,11 @@ impl Journal {
             all.extend(line(ino, *birth, Some(*meta)));
         }
         let new = self.path.with_extension("new");
-        fs::write(&new, all)?;
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut written = options.open(&new)?;
+        written.write_all(all.as_bytes())?;
+        written.sync_all()?;
         fs::rename(&new, &self.path)
     }
 
@@ -108,20 +110,23 @@ impl Journal {
             *file = Some(self.open_to_add()?);
         }
         match file.as_mut() {
+            Some(file) if file.metadata()?.len() + line.len() as u64 > LONGEST => {
+                Err(io::ErrorKind::FileTooLarge.into())
+            }
             Some(file) => file.write_all(line.as_bytes()),
             None => Ok(()),
         }
     }
 
-    fn open_to_add(&self) -> io::Result<Flock<File>> {
+    fn open_to_add(&self) -> io::Result<File> {
         if let Some(dir) = self.path.parent() {
             fs::create_dir_all(dir)?;
         }
         let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o600);
+        options.read(true).append(true).create(true).mode(0o600);
         loop {
-            let locked = Flock::lock(options.open(&self.path)?, FlockArg::LockShared);
-            let mut file = locked.map_err(|(_, e)| io::Error::from(e))?;
+            let mut file = options.open(&self.path)?;
+            lock(&file, libc::F_RDLCK)?;
             if !is_at(&file, &self.path)? {
                 continue;
             }
@@ -131,6 +136,19 @@ impl Journal {
             return Ok(file);
         }
     }
+}
+
+/// Locks a file if nobody holds a lock on it that is against that.
+fn lock(file: &File, kind: i32) -> io::Result<()> {
+    let whole = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole))?;
+    Ok(())
 }
 
 /// Whether this file, not one that has taken its place, is at `path`.
@@ -145,7 +163,10 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 fn text(file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes)?;
+    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
