@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use duet_syscalls::states;
 use nix::errno::Errno;
@@ -136,14 +137,27 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Step<Pid> {
     drop(proc);
     leaving.map_or(Ok(()), Meanwhile::done)?;
     expect(channel, &Message::Start)?;
-    // SAFETY: this process has one thread again.
-    match unsafe { fork() }.named("starting the program")? {
+    match fork_alone().named("starting the program")? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => match guest(plan, channel) {
             Ok(never) => match never {},
             Err(failure) => Err(failure),
         },
     }
+}
+
+/// Forks. The threads of before are gone, but the kernel may still count them (`--pids`) for a moment.
+fn fork_alone() -> nix::Result<ForkResult> {
+    const TRIES: u32 = 100;
+    for _ in 1..TRIES {
+        // SAFETY: this process has one thread again.
+        match unsafe { fork() } {
+            Err(Errno::EAGAIN) => thread::sleep(Duration::from_millis(1)),
+            other => return other,
+        }
+    }
+    // SAFETY: as above.
+    unsafe { fork() }
 }
 
 fn expect(channel: &Channel, wanted: &Message) -> Step<()> {
@@ -170,19 +184,30 @@ fn become_root() -> Step<()> {
 
 /// A step that another thread does meanwhile, as it takes longer than most of the rest. A process with such a
 /// thread must not fork.
-struct Meanwhile<T>(JoinHandle<Step<T>>);
+enum Meanwhile<T> {
+    Begun(JoinHandle<Step<T>>),
+    /// There may be no more threads.
+    Done(T),
+}
 
 impl<T: Send + 'static> Meanwhile<T> {
     fn start(step: fn() -> Step<T>) -> Step<Meanwhile<T>> {
-        let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EAGAIN));
-        let thread = thread::Builder::new().spawn(step).map_err(errno);
-        thread.map(Meanwhile).named("starting a thread")
+        match thread::Builder::new().spawn(step) {
+            Ok(thread) => Ok(Meanwhile::Begun(thread)),
+            Err(e) => {
+                log::debug!("init does without a thread: {e}");
+                step().map(Meanwhile::Done)
+            }
+        }
     }
 
     /// Waits until it is done and the thread is gone.
     fn done(self) -> Step<T> {
         let failed = |_| Err(("a thread of init's".to_owned(), Errno::EIO));
-        self.0.join().unwrap_or_else(failed)
+        match self {
+            Meanwhile::Begun(thread) => thread.join().unwrap_or_else(failed),
+            Meanwhile::Done(value) => Ok(value),
+        }
     }
 }
 

@@ -46,6 +46,15 @@ fn processes() {
     assert!(!output.stderr.contains("duet:"), "{output:?}");
     let output = shell("processes", &["--pids", "100"], script).unwrap();
     assert_eq!(output.stdout, "all\n");
+    // Duet's own init, and the program.
+    let output = shell("processes", &["--pids", "2"], "echo one").unwrap();
+    if !without_group(&output) {
+        assert_eq!(
+            (output.stdout.as_str(), output.status),
+            ("one\n", 0),
+            "{output:?}"
+        );
+    }
 }
 
 #[test]
