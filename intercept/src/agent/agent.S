@@ -10,6 +10,10 @@ duet_agent_start:
     lahf
     seto    al
     mov     r11d, eax
+    # A forked child finds a zero here, and no channel. If a signal handler of its parent has forked it, it may come
+    # back into a call of that one's, of which nothing may be overwritten.
+    cmp     dword ptr [{OWNER}], 0
+    je      .Lduet_agent_busy
     mov     eax, 1
     xchg    dword ptr [{LOCK}], eax
     test    eax, eax
@@ -32,8 +36,7 @@ duet_agent_start:
     mov     qword ptr [{SAVED} + 24], r10
     mov     qword ptr [{SAVED} + 32], r8
     mov     qword ptr [{SAVED} + 40], r9
-    # A forked child finds a zero here, and no channel: also one that comes back to here from a signal handler
-    # which has forked, so that it looks again wherever it may have been interrupted: behind calls, and waiting.
+    # Such a child looks again wherever it may have been interrupted: behind calls, and waiting.
     cmp     dword ptr [{OWNER}], 0
     je      .Lduet_agent_leave
     cmp     dword ptr [{LISTENS}], 0
