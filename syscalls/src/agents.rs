@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use duet_intercept::agent::{Agent, Other, Request, Roles, Site, channel, comes_from_site};
 use duet_intercept::{ARCH_X86_64, Answer, Call, Tid};
+use duet_vfs::haste::in_haste;
 use parking_lot::{Condvar, Mutex};
 
 use crate::handlers;
@@ -478,9 +479,10 @@ fn serve(
     if is_watched {
         kernel.engine.agent_asks(&call);
     }
-    let reply = handler(&task);
+    // All agents wait meanwhile, and this one's thread with its signals blocked.
+    let reply = in_haste(|| handler(&task));
     let out = task.staged.as_ref().and_then(|s| s.take());
-    let served = out.and_then(|out| match reply {
+    let served = out.zip(reply).and_then(|(out, reply)| match reply {
         Ok(Reply::Value(v)) => Some(Served::Value(v, out)),
         Err(e) => Some(Served::Value(-i64::from(e as i32), out)),
         Ok(Reply::Descriptor { fd, cloexec }) => Some(Served::Descriptor(fd, cloexec, debt)),

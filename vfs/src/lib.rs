@@ -21,6 +21,7 @@ pub mod account;
 pub mod counted;
 pub mod dentry;
 pub mod dev;
+pub mod haste;
 pub mod helper;
 pub mod host;
 mod host_call;

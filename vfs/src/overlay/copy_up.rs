@@ -10,6 +10,7 @@ use super::inode::{Origin, OverlayInode};
 use super::{Layers, marks};
 use crate::account::{self, Step};
 use crate::counted::{copy_file_range, ftruncate, lseek, pread, pwrite};
+use crate::haste;
 use crate::inode::{Inode, NoCaller};
 use crate::types::*;
 
@@ -34,6 +35,9 @@ impl OverlayInode {
     pub(super) fn copy_up(&self, data: Data) -> Result<Arc<dyn Inode>> {
         if let Some(upper) = self.upper() {
             return Ok(upper);
+        }
+        if data == Data::Keep && self.kind == FileType::Regular {
+            haste::may_copy(|| Ok(self.lower.first().ok_or(Errno::EIO)?.dir.attr()?.size))?;
         }
         let mut ancestors = Vec::new();
         let mut at = self;
