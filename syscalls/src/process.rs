@@ -166,7 +166,9 @@ impl Process {
     pub(crate) fn begin_exec(&self, tid: Tid) -> std::result::Result<(), Tid> {
         let mut executing = self.executing.lock();
         match *executing {
-            Some(other) if other != tid && self.may_execute(other) => Err(other),
+            Some(other) if other != tid && (self.may_execute(other) || self.has_left(other)) => {
+                Err(other)
+            }
             _ => {
                 *executing = Some(tid);
                 Ok(())
@@ -189,6 +191,13 @@ impl Process {
     fn may_execute(&self, tid: Tid) -> bool {
         let thread = format!("/proc/{}/task/{}", self.tgid, tid.0);
         may_be_in(&thread, &[libc::SYS_execve, libc::SYS_execveat])
+    }
+
+    /// Whether `tid` has gone and left a program to start: if it has executed that, its number is the leader's now,
+    /// and the stub is about to report.
+    fn has_left(&self, tid: Tid) -> bool {
+        let is_its = |p: &PendingExec| p.tid == tid;
+        self.pending_exec.lock().as_ref().is_some_and(is_its) && !self.has_thread(tid)
     }
 
     /// `tid` executes nothing any more, or never did.

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use duet_intercept::{Replacement, Tid, mem};
 use duet_loader::stub::{BUFFER_SIZE, STUB_MAGIC};
@@ -449,10 +449,15 @@ fn after(t: &Task, other: Tid, execute: impl Fn() -> Result<Reply>) -> Blocked {
     const PAUSE: Duration = Duration::from_millis(1);
     // Who spends time in its program is back there, whether that makes calls or not.
     const TICKS: u64 = 2;
-    let ticks = user_ticks(other);
+    // Who has gone, and whose program does not start for that long, has come back and ended.
+    const START: Duration = Duration::from_secs(1);
+    let (ticks, since) = (user_ticks(other), Instant::now());
     while t.process.begin_exec(t.call.tid).is_err() {
-        if user_ticks(other) > ticks.map(|n| n + TICKS) {
+        let is_back = user_ticks(other) > ticks.map(|n| n + TICKS);
+        if is_back || since.elapsed() > START && !t.process.has_thread(other) {
             t.process.forget_failed_exec(other);
+        } else if !t.kernel.engine.is_live(&t.call) {
+            return Blocked::Ended(Err(Errno::ESRCH));
         } else if wait::pause(PAUSE).is_err() {
             return Blocked::Interrupted;
         }
@@ -620,7 +625,7 @@ pub fn stub_report(t: &Task) -> Result<Reply> {
     };
     match handed_over {
         Ok((count, auxv)) => {
-            t.kernel.started.get_or_init(std::time::Instant::now);
+            t.kernel.started.get_or_init(Instant::now);
             if let Some(program) = &mut state.program {
                 program.auxv = Some(auxv);
             }
