@@ -131,6 +131,8 @@ impl HostFs {
         let stat = sys::stat(fd.as_fd(), b"")?;
         let opened = journals.and_then(|dir| match Journal::open(dir, &stat) {
             Ok(opened) => opened,
+            // Somebody else's home.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => None,
             Err(e) => {
                 log::warn!("owners of links, as {} keeps them: {e}", dir.display());
                 None
