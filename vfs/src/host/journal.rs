@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use parking_lot::Mutex;
@@ -40,6 +41,8 @@ pub(super) struct Journal {
     dev: u64,
     /// Open once there is something to write.
     file: Mutex<Option<File>>,
+    /// Nothing can be written.
+    failed: AtomicBool,
 }
 
 impl Journal {
@@ -53,6 +56,7 @@ impl Journal {
             path: dir.join(format!("{:x}-{birth:x}", root.id.ino)),
             dev: root.id.dev,
             file: Mutex::new(None),
+            failed: AtomicBool::new(false),
         };
         let records = match File::open(&journal.path) {
             Ok(file) => journal.read(file)?,
@@ -100,8 +104,18 @@ impl Journal {
         fs::rename(&new, &self.path)
     }
 
-    /// Adds a change of the node with this number; with `None` it has no record any more.
+    /// Adds a change of the node with this number; with `None` it has no record any more. After an error, of which
+    /// the first is told, nothing more is added.
     pub(super) fn add(&self, ino: u64, birth: Timespec, meta: Option<Meta>) -> io::Result<()> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let added = self.try_to_add(ino, birth, meta);
+        self.failed.store(added.is_err(), Ordering::Relaxed);
+        added
+    }
+
+    fn try_to_add(&self, ino: u64, birth: Timespec, meta: Option<Meta>) -> io::Result<()> {
         let Some(line) = line(ino, birth, meta) else {
             return Ok(());
         };

@@ -298,7 +298,7 @@ impl Tree {
             && journal.dev() == id.dev
             && let Err(e) = journal.add(id.ino, birth, meta)
         {
-            log::warn!("the owner of a link is kept for this run only: {e}");
+            log::warn!("owners of links are kept for this run only: {e}");
         }
     }
 
