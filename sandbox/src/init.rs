@@ -18,7 +18,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setpgid, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, setpgid, setresgid, setresuid};
 
 use crate::channel::{Channel, Message};
 use crate::config::Engine;
@@ -134,30 +134,48 @@ fn set_up(plan: &Plan<'_>, channel: &Channel) -> Step<Pid> {
     if plan.network != OwnNetwork::No {
         open_network(proc.as_fd()).named("opening the low ports")?;
     }
-    drop(proc);
     leaving.map_or(Ok(()), Meanwhile::done)?;
     expect(channel, &Message::Start)?;
-    match fork_alone().named("starting the program")? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => match guest(plan, channel) {
+    let first = fork_first(proc.as_fd()).named("starting the program")?;
+    drop(proc);
+    match first {
+        Some(child) => Ok(child),
+        None => match guest(plan, channel) {
             Ok(never) => match never {},
             Err(failure) => Err(failure),
         },
     }
 }
 
-/// Forks. The threads of before are gone, but the kernel may still count them (`--pids`) for a moment.
-fn fork_alone() -> nix::Result<ForkResult> {
-    const TRIES: u32 = 100;
-    for _ in 1..TRIES {
-        // SAFETY: this process has one thread again.
-        match unsafe { fork() } {
-            Err(Errno::EAGAIN) => thread::sleep(Duration::from_millis(1)),
-            other => return other,
-        }
+/// Forks the first process, whose number follows init's. Returns its number in init, `None` in the process.
+///
+/// Init's threads of before are gone, but the kernel may still count them (`--pids`) for a moment, or hold the number.
+/// The calling process must have a single thread.
+fn fork_first(proc: BorrowedFd<'_>) -> nix::Result<Option<Pid>> {
+    let first: libc::pid_t = 2;
+    const TRIES: u32 = 1000;
+    // So that what comes later is numbered from there.
+    if let Err(e) = write_setting(proc, c"sys/kernel/ns_last_pid", b"1") {
+        log::debug!("processes are numbered as they come: {e}");
     }
-    // SAFETY: as above.
-    unsafe { fork() }
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.set_tid = (&raw const first) as u64;
+    args.set_tid_size = 1;
+    let mut tries = 0;
+    loop {
+        // SAFETY: as fork(2): no stack is given, so the child goes on on its copy of this one. The structure has the
+        // size that is announced, and what it points to lives as long.
+        let n = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+        match Errno::result(n) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => return Ok(Some(Pid::from_raw(pid as i32))),
+            Err(Errno::EEXIST | Errno::EAGAIN) if tries < TRIES => tries += 1,
+            Err(e) => return Err(e),
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 fn expect(channel: &Channel, wanted: &Message) -> Step<()> {
