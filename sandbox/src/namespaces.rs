@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 /// Host ids that guests of a sandbox started by root have: nobody and nogroup.
 const NOBODY: u32 = 65534;
 
-/// Forks into new user, pid, mount, IPC, UTS and, with `network`, network namespaces. Returns the child's pid in the parent and `None` in the child.
+/// Forks into new user, pid, mount, IPC, UTS and, with `network`, network namespaces. Returns the child's pid in the
+/// parent and `None` in the child.
 ///
 /// The calling process must have a single thread.
 pub fn fork_into_new(network: bool) -> Result<Option<Pid>> {

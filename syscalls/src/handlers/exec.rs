@@ -497,9 +497,9 @@ fn run_stub(t: &Task, path: &[u8], location: Location, pointers: [u64; 3]) -> Re
     let kernel = &t.kernel;
     // The kernel finds the stub where it looks for the program, unless it looks in a directory of the caller's.
     // Who gains something is attached to all the same, as nobody may trace it.
-    let by_path = !gains && !is_relative_to_descriptor(t, path);
-    pending.named = by_path && kernel.images.lead_to_stub(path).is_ok();
-    let by_path = pending.named;
+    let by_path =
+        !gains && !is_relative_to_descriptor(t, path) && kernel.images.lead_to_stub(path).is_ok();
+    pending.named = by_path;
     *t.process.pending_exec.lock() = Some(pending);
     // Who comes to trace it meanwhile is found below; who reads its memory, by nothing else.
     if gains && !kernel.lookers.are_done(t.process.serial(), LOOK) {
